@@ -1,0 +1,24 @@
+"""Diffusion models for points: small enough to see through, exact enough to trust."""
+
+from toydiffusion import distributions, schedules, solvers
+from toydiffusion.model import PRESETS, Diffusion, Preset, load
+from toydiffusion.sampling import SampleConfig
+from toydiffusion.training import TrainConfig, TrainingError
+from toydiffusion.types import Denoiser, InputError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRESETS",
+    "Denoiser",
+    "Diffusion",
+    "InputError",
+    "Preset",
+    "SampleConfig",
+    "TrainConfig",
+    "TrainingError",
+    "distributions",
+    "load",
+    "schedules",
+    "solvers",
+]

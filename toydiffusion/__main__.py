@@ -1,0 +1,7 @@
+"""Row 7: `python -m toydiffusion` is the command `toydiffusion`."""
+
+import sys
+
+from toydiffusion.cli import main
+
+sys.exit(main())

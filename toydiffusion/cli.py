@@ -1,0 +1,307 @@
+"""Row 7: the command line. Each command reads its flags and calls `Diffusion`; `main` gives the exit code.
+
+0 done, 2 bad input, 1 failed while running, 130 interrupted; what went wrong is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import inspect
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_type_hints
+
+import typer
+
+from toydiffusion import __version__, tables
+from toydiffusion.denoisers import PRECONDITIONINGS
+from toydiffusion.files import check_target
+from toydiffusion.model import PRESETS, Diffusion, load
+from toydiffusion.sampling import SampleConfig
+from toydiffusion.schedules import SCHEDULES
+from toydiffusion.solvers import SOLVERS
+from toydiffusion.training import TrainConfig, TrainingError
+from toydiffusion.types import InputError, nearest
+
+app = typer.Typer(
+    help="Diffusion models for points in a few dimensions.",
+    epilog="""Examples:
+
+    toydiffusion demo
+
+    toydiffusion fit points.csv --label-column class --out model.safetensors
+
+    toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv
+
+    toydiffusion show model.safetensors""",
+    add_completion=False,
+)
+
+Command: TypeAlias = Callable[..., None]
+
+_CHOICES: dict[str, Iterable[str]] = {
+    "schedule": SCHEDULES,
+    "solver": SOLVERS,
+    "preconditioning": PRECONDITIONINGS,
+}
+
+# The base of all usage errors, to which typer gives no public name.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (None: the program's own) and return its exit code.
+
+    SIGTERM is taken like Ctrl-C, so that temporary files go and checkpoints stay.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("toydiffusion", words or ["--help"], obj=words) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", 130)
+    except _UsageError as error:
+        where = "toydiffusion" if error.ctx is None else error.ctx.command_path
+        return _fail(f"error: {error.format_message().rstrip('.')} (see {where} --help)", 2)
+    except InputError as error:
+        return _fail(f"error: {error}", 2)
+    except BrokenPipeError:
+        # Python flushes standard output once more as it ends, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, TrainingError) as error:
+        return _fail(f"error: {error}", 1)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo("toydiffusion: " + " ".join(message.splitlines()), err=True)
+    return code
+
+
+# Flags -----------------------------------------------------------------------------------------------
+
+
+def _reader(kind: type[int | float], needed: str) -> Callable[[str], float]:
+    """Return a parser of numbers that names what it found, as typer's own does not."""
+
+    def read(text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"found {text!r}, {needed} is needed") from None
+
+    return read
+
+
+_FLOAT = {"parser": _reader(float, "a number"), "metavar": "<float>"}
+_NUMBERS: dict[Any, dict[str, Any]] = {
+    int: {"parser": _reader(int, "a whole number"), "metavar": "<int>"},
+    float: _FLOAT,
+    float | None: _FLOAT,
+}
+
+
+def _flag(
+    kind: Any, text: str, *names: str, panel: str | None = None, show_default: bool | str = True
+) -> Any:
+    extra = _NUMBERS.get(kind, {})
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=show_default, **extra)
+
+
+def _flags(config: type[TrainConfig | SampleConfig], panel: str) -> Callable[[Command], Command]:
+    """Give a command a flag for each field of `config`; those used reach it as the dict `settings`."""
+    hints, texts = get_type_hints(config), _field_texts(config)
+
+    def parameter(name: str, default: object) -> inspect.Parameter:
+        choices = f" One of: {', '.join(_CHOICES[name])}." if name in _CHOICES else ""
+        flag = _flag(hints[name], texts.get(name, "") + choices, panel=panel, show_default=str(default))
+        kind: Any = Annotated[hints[name] | None, flag]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+    added = [parameter(field.name, field.default) for field in fields(config)]
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            settings = {flag.name: given.pop(flag.name) for flag in added}
+            command(**given, settings={name: v for name, v in settings.items() if v is not None})
+
+        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+        return run
+
+    return decorate
+
+
+def _field_texts(config: type) -> dict[str, str]:
+    """Return what the docstring of `config` says of each field, in items that read "- `name`: text"."""
+    texts = {}
+    for item in re.split(r"^- ", inspect.getdoc(config) or "", flags=re.MULTILINE)[1:]:
+        head, _, text = " ".join(item.partition("\n\n")[0].split()).partition(": ")
+        for name in re.findall(r"`(\w+)`", head):
+            texts[name] = text[:1].upper() + text[1:].replace("`", "")
+    return texts
+
+
+# Commands --------------------------------------------------------------------------------------------
+
+Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that fit saved.")]
+Table: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="POINTS", help="A table of points: .csv, .parquet or .npy.")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"toydiffusion {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _toydiffusion(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command(
+    epilog="Example: toydiffusion fit points.csv --label-column class --steps 3000 --out model.safetensors"
+)
+@_flags(TrainConfig, "Settings, each instead of the preset's (shown: those of default)")
+def fit(
+    context: typer.Context,
+    points: Table,
+    out: Annotated[Path, _flag(Path, "Where the model goes: a .safetensors file.")],
+    settings: dict[str, Any],
+    label_column: Annotated[
+        str | None, _flag(str, "The column of labels; the model then also learns each class.")
+    ] = None,
+    columns: Annotated[
+        str | None, _flag(str, "The columns of numbers, a,b,c.", show_default="all but the label column")
+    ] = None,
+    seed: Annotated[int, _flag(int, "Same seed, same model.")] = 0,
+    preset: Annotated[
+        str, _flag(str, f"The recipe to start from. One of: {', '.join(PRESETS)}.")
+    ] = "default",
+    resume: Annotated[
+        bool, _flag(bool, "Go on from the checkpoint of an interrupted run.", "--resume")
+    ] = False,
+) -> None:
+    """Learn the points of a table and save the model.
+
+    Ctrl-C leaves a checkpoint beside the model; the same command with --resume goes on from there, to the
+    same model as if never interrupted.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"{str(out)!r}: a model file ends in '.safetensors', not in {out.suffix!r}")
+    check_target(out)
+    checkpoint = out.with_suffix(".checkpoint")
+    recipe = Diffusion(preset=preset)
+    model = Diffusion(replace(recipe.config, **settings), recipe.sampling)
+    table = tables.read(points, columns=_names(columns), label_column=label_column)
+    try:
+        model.fit_table(table, seed=seed, checkpoint=checkpoint, resume=resume)
+    except KeyboardInterrupt:
+        if not checkpoint.exists():
+            raise
+        again = shlex.join(["toydiffusion", *context.obj, *([] if resume else ["--resume"])])
+        raise KeyboardInterrupt(f"interrupted; to go on, run: {again}") from None
+    model.save(out)
+    _print_card(model)
+    typer.echo(f"wrote {out}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Return the column names in `text`, a line of CSV."""
+    return None if text is None else next(csv.reader([text], skipinitialspace=True), [])
+
+
+@app.command(
+    epilog="Example: toydiffusion sample model.safetensors -n 1000 --label 3 --steps 10 --out new.csv"
+)
+@_flags(SampleConfig, "Settings, each instead of the model's own (shown: those of preset default)")
+def sample(
+    model: Model,
+    n: Annotated[int, _flag(int, "How many points.", "-n")],
+    out: Annotated[Path, _flag(Path, "Where the points go: .csv, .parquet or .npy.")],
+    settings: dict[str, Any],
+    label: Annotated[
+        str | None, _flag(str, "One class, for all points.", show_default="as frequent as in training")
+    ] = None,
+    seed: Annotated[int, _flag(int, "Same seed, same points; n are the first n of n + 1.")] = 0,
+    batch_size: Annotated[int, _flag(int, "Points in memory at once.")] = 8192,
+) -> None:
+    """Draw new points from a model into a table, in constant memory.
+
+    The columns are called as in training; the points of a model with labels have theirs in one more column.
+    """
+    drawn = load(model)
+    blocks = drawn.sample_blocks(
+        n,
+        None if label is None else _class_called(label, drawn, model),
+        sampling=replace(drawn.sampling, **settings),
+        seed=seed,
+        batch_size=batch_size,
+        progress=None,
+    )
+    columns = drawn.columns or tables.default_columns(drawn.dim)
+    label_column = None if drawn.classes is None else drawn.label_column or "label"
+    with tables.Writer(out, columns, label_column, drawn.classes) as writer:
+        for points, labels in blocks:
+            writer.write(points, labels)
+    typer.echo(f"wrote {n:,} points to {out}")
+
+
+def _class_called(text: str, model: Diffusion, path: Path) -> Any:
+    """Return the class that is written `text`: 3 as "3", True as "true" or "True"."""
+    if model.classes is None:
+        raise InputError(f"{str(path)!r} was fitted without labels, so --label {text!r} cannot be asked for")
+    boolean = model.classes.dtype == bool
+    words = {str(value).lower() if boolean else str(value): value for value in model.classes.tolist()}
+    word = text.lower() if boolean else text
+    if word not in words:
+        raise InputError(f"{str(path)!r} has no class {text!r}: {nearest(text, list(words))}")
+    return words[word]
+
+
+@app.command()
+def show(model: Model) -> None:
+    """Show what a model was fitted to, and how."""
+    _print_card(load(model))
+
+
+def _print_card(model: Diffusion) -> None:
+    card = model.card()
+    width = max(len(name) for name, _ in card)
+    for name, value in card:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, _flag(Path, "The folder for the report.")] = Path("demo"),
+    seed: Annotated[int, _flag(int, "Same seed, same report.")] = 0,
+) -> None:
+    """Tell the whole story on the concentric squares: fit, draw, judge against the exact answer, report."""
+    from toydiffusion import report
+
+    report.demo(out, seed=seed)

@@ -1,0 +1,129 @@
+"""Gaussians and mixtures of Gaussians with full covariances."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from toydiffusion.distributions.arguments import Numbers, indices, numbers
+from toydiffusion.distributions.base import Blend, Distribution
+from toydiffusion.types import InputError, Labels, Levels, Points
+
+
+class GaussianSum(Distribution):
+    """The machinery of `Gaussian` and `GaussianMixture`.
+
+    With `S_j = C_j + sigma^2 I = L_j L_j^T`:
+
+        log f_j(x; sigma) = -|L_j^-1 (x - mu_j)|^2 / 2 - log det L_j - (d / 2) log(2 pi)
+        E_j[clean | x]    = mu_j + C_j S_j^-1 (x - mu_j)
+
+    By Cholesky factors, not eigenvectors: their rounding does not depend on the scale of the axes.
+    """
+
+    def __init__(self, means: Tensor, covariances: Tensor, weight: Tensor, label: Labels) -> None:
+        """Take checked shapes `(m, d)`, `(m, d, d)`, `(m,)`, `(m,)`."""
+        size = covariances.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        skew = (covariances - covariances.mT).abs() > 1e-9 * size[:, :, None] * size[:, None, :]
+        factor, failed = torch.linalg.cholesky_ex(covariances)
+        for words, wrong in (("symmetric", skew.any(2).any(1)), ("positive definite", failed > 0)):
+            if bool(wrong.any()):
+                j = int(wrong.nonzero()[0])
+                raise InputError(f"covariance must be {words}, got {covariances[j].tolist()} (component {j})")
+        super().__init__(weight, label, means, covariances)
+        self._center: Final = means
+        self._spread: Final = covariances
+        self._factor: Final[Tensor] = factor
+        self._row_cost = covariances.numel()
+
+    def _components(self, x: Points, sigma: Levels) -> tuple[Tensor, Blend]:
+        # One factorisation for each distinct level: most callers ask for one level a call.
+        level, row = torch.unique(sigma, return_inverse=True)
+        noise = level.square()[:, None, None, None] * torch.eye(self.dim).to(x)
+        factor = torch.linalg.cholesky(self._spread + noise)
+        whiten = torch.linalg.solve_triangular(factor, torch.eye(self.dim).to(x), upper=False)
+        log_norm = whiten.diagonal(dim1=2, dim2=3).log().sum(2) - self.dim / 2 * math.log(2 * math.pi)
+        gain = self._spread @ whiten.mT
+        away = x[:, None] - self._center
+        if len(level) == 1:
+            white = torch.einsum("mij,nmj->nmi", whiten[0], away)
+            mean = torch.einsum("mij,nmj->nmi", gain[0], white)
+        else:
+            white = (whiten[row] @ away[..., None])[..., 0]
+            mean = (gain[row] @ white[..., None])[..., 0]
+        log_density = log_norm[row] - white.square().sum(2) / 2
+
+        def blend(responsibility: Tensor) -> Points:
+            return (responsibility[:, :, None] * (self._center + mean)).sum(1)
+
+        return log_density, blend
+
+    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+        j = self._pick(label, uniform[:, 0])
+        return self._center[j] + (self._factor[j] @ normal[:, :, None])[:, :, 0]
+
+    def _standardized(self, mean: Tensor, scale: Tensor) -> GaussianMixture:
+        return GaussianMixture(
+            (self._center - mean) / scale,
+            self._spread / scale / scale[:, None],
+            weights=self._weight,
+            labels=self._label,
+        )
+
+    @property
+    def entropy(self) -> float | None:
+        """`log det(2 pi e C) / 2` in nats for a single Gaussian, else None."""
+        if len(self._weight) > 1:
+            return None
+        return float(self._factor[0].diagonal().log().sum() + self.dim / 2 * math.log(2 * math.pi * math.e))
+
+
+@final
+class Gaussian(GaussianSum):
+    """The normal law of this mean `(d,)` and covariance `(d, d)`, symmetric and positive definite; one class.
+
+    >>> Gaussian([1.0], [[4.0]]).denoise([[3.0]], sigma=2.0).round(9).tolist()
+    [[2.0]]
+    """
+
+    def __init__(self, mean: Numbers, covariance: Numbers) -> None:
+        center = numbers("mean", mean, (None,))
+        d = len(center)
+        spread = numbers("covariance", covariance, (d, d))
+        super().__init__(
+            center[None], spread[None], torch.ones(1).double(), torch.zeros(1, dtype=torch.int64)
+        )
+
+
+@final
+class GaussianMixture(GaussianSum):
+    """A mixture of Gaussians: means `(m, d)`, full covariances `(m, d, d)`.
+
+    `weights` `(m,)`, any positive numbers, by default equal; `labels` `(m,)`, by default a class for each
+    component.
+
+    >>> pair = GaussianMixture([[-1.0], [1.0]], [[[0.1]], [[0.1]]])
+    >>> pair.class_posterior([[0.0]], sigma=0.5).tolist()
+    [[0.5, 0.5]]
+    """
+
+    def __init__(
+        self,
+        means: Numbers,
+        covariances: Numbers,
+        *,
+        weights: Numbers | None = None,
+        labels: Numbers | None = None,
+    ) -> None:
+        center = numbers("means", means, (None, None))
+        m, d = center.shape
+        label = indices(labels, m, None)
+        super().__init__(
+            center,
+            numbers("covariances", covariances, (m, d, d)),
+            torch.ones(m).double() if weights is None else numbers("weights", weights, (m,)),
+            torch.arange(m) if label is None else label,
+        )

@@ -1,0 +1,48 @@
+"""Row 3: figures. Each function takes arrays, denoisers or schedules and returns a matplotlib `Figure`.
+
+A denoiser is any callable `(z, sigma, label) -> points`, so every figure of a network is also one of
+the exact distribution. Nothing here touches pyplot or matplotlib's global settings.
+"""
+
+from __future__ import annotations
+
+from toydiffusion.figures.animation import animation_frames, save_gif
+from toydiffusion.figures.borders import border_bars, border_profile, radius_density
+from toydiffusion.figures.clouds import Cloud, clouds
+from toydiffusion.figures.curves import (
+    Comparison,
+    LossCurve,
+    StepCurve,
+    comparisons,
+    loss_curves,
+    schedule_curves,
+    smoothed,
+    step_curves,
+)
+from toydiffusion.figures.fields import denoised_grids, score_fields, trajectories
+from toydiffusion.figures.style import CLASSES, COLOURS, save_png, squares
+
+__all__ = [
+    "CLASSES",
+    "COLOURS",
+    "Cloud",
+    "Comparison",
+    "LossCurve",
+    "StepCurve",
+    "animation_frames",
+    "border_bars",
+    "border_profile",
+    "clouds",
+    "comparisons",
+    "denoised_grids",
+    "loss_curves",
+    "radius_density",
+    "save_gif",
+    "save_png",
+    "schedule_curves",
+    "score_fields",
+    "smoothed",
+    "squares",
+    "step_curves",
+    "trajectories",
+]

@@ -1,0 +1,186 @@
+"""Row 3: curves and measured values: schedules, training loss, distances to the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from toydiffusion.figures.style import COLOURS, INK, QUIET, Floats, canvas
+from toydiffusion.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+def schedule_curves(schedules: Mapping[str, Schedule]) -> Figure:
+    """Return sigma and the signal-to-noise ratio 1 / sigma^2 against u; names in `COLOURS` stand out."""
+    u = torch.linspace(0, 1, 401, dtype=torch.float64)
+    quiet = iter(_DASHES * len(schedules))
+    with canvas(9.6, 3.9, 1, 3) as (figure, axes):
+        for name, one in schedules.items():
+            sigma = one.sigma_at(u).numpy()
+            strong = name in COLOURS
+            style = {
+                "color": COLOURS[name] if strong else QUIET,
+                "linewidth": 2.4 if strong else 1.1,
+                "linestyle": "-" if strong else next(quiet),
+                "zorder": 3 if strong else 2,
+                "label": name,
+            }
+            for ax, y in zip(axes[0], (sigma, sigma, 1 / sigma**2), strict=True):
+                ax.plot(u.numpy(), y, **style)
+        for ax, title in zip(axes[0], ("σ", "σ, logarithmic", "signal to noise, 1/σ²"), strict=True):
+            ax.set(title=title, xlabel="u, share of the schedule's time", xlim=(0, 1))
+        axes[0, 1].set_yscale("log")
+        axes[0, 2].set_yscale("log")
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=8)
+    return figure
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """One training run: the loss of every step and, at its end, of other points and of the exact denoiser."""
+
+    name: str
+    colour: str
+    loss: Floats
+    least: float
+    fresh: float
+
+
+def smoothed(values: Floats, window: int) -> Floats:
+    """Return the running mean over up to `window` values so far.
+
+    >>> smoothed(np.array([1.0, 3.0, 5.0]), 2).tolist()
+    [1.0, 2.0, 4.0]
+    """
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return np.asarray((total[end] - total[start]) / (end - start))
+
+
+def loss_curves(runs: Sequence[LossCurve]) -> Figure:
+    """Return a panel per run: its loss, the running mean, the least possible, the loss at fresh points."""
+    with canvas(4.8 * len(runs), 3.6, 1, len(runs)) as (figure, axes):
+        for ax, run in zip(axes[0], runs, strict=True):
+            step = np.arange(1, len(run.loss) + 1)
+            mean = smoothed(run.loss, max(1, len(run.loss) // 15))
+            ax.plot(step, run.loss, color=COLOURS[run.colour], linewidth=0.5, alpha=0.35)
+            ax.plot(step, mean, color=COLOURS[run.colour], label="training loss, running mean")
+            ax.axhline(
+                run.least,
+                color=COLOURS["truth"],
+                linestyle=(0, (4, 2)),
+                linewidth=1.3,
+                label="least possible",
+            )
+            ax.plot(
+                [step[-1]], [run.fresh], "o", color="white", markeredgecolor=COLOURS[run.colour], zorder=5,
+                markeredgewidth=1.8, markersize=7, clip_on=False, label="at fresh points, at the end",
+            )  # fmt: skip
+            ordinary = np.array([run.least, run.fresh, *mean[len(mean) // 50 :]])
+            span = float(np.ptp(ordinary))
+            ax.set(
+                title=run.name,
+                xlabel="training step",
+                xlim=(0, step[-1] * 1.02),
+                ylim=(ordinary.min() - 0.15 * span, ordinary.max() + 0.15 * span),
+            )
+            ax.legend(loc="upper right")
+        axes[0, 0].set_ylabel("loss (each recipe's own weighting)")
+    return figure
+
+
+@dataclass(frozen=True)
+class StepCurve:
+    """A measured distance for each number of steps; `exact` is drawn as a dashed line."""
+
+    name: str
+    colour: str
+    distance: Sequence[float]
+    inside: Sequence[float]
+    exact: bool = False
+
+
+def step_curves(steps: Sequence[int], curves: Sequence[StepCurve], *, floor: float) -> Figure:
+    """Return total variation, with the sampling floor, and the share inside, by the number of steps."""
+    with canvas(9.6, 3.9, 1, 2) as (figure, axes):
+        for curve in curves:
+            style = {
+                "color": COLOURS[curve.colour],
+                "linestyle": (0, (3, 1.5)) if curve.exact else "-",
+                "marker": "s" if curve.exact else "o",
+                "markerfacecolor": "white" if curve.exact else COLOURS[curve.colour],
+                "markersize": 5,
+                "linewidth": 1.5,
+                "label": curve.name,
+            }
+            axes[0, 0].plot(steps, curve.distance, **style)
+            axes[0, 1].plot(steps, curve.inside, **style)
+        axes[0, 0].axhspan(0, floor, color="#eef1f5", zorder=0)
+        axes[0, 0].text(steps[-1], floor * 0.92, "true points", ha="right", va="top", color=QUIET)
+        for ax, title in zip(
+            axes[0], ("total variation from the truth", "share inside the square"), strict=True
+        ):
+            ax.set(title=title, xscale="log", xlabel="steps", ylim=(0, 1.03))
+            ax.set_xticks(list(steps), [f"{k:,}" for k in steps])
+            ax.minorticks_off()
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=2)
+    return figure
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure: for every name the value of each seed; `reference` is drawn across, where there is one."""
+
+    title: str
+    values: Mapping[str, Sequence[float]]
+    reference: float | None = None
+    reference_name: str = ""
+
+
+def comparisons(panels: Sequence[Comparison]) -> Figure:
+    """Return a panel per measure: every seed a dot beside the mean with its standard error."""
+    with canvas(9.6, 3.7, 1, len(panels)) as (figure, axes):
+        for ax, panel in zip(axes[0], panels, strict=True):
+            for place, (name, values) in enumerate(panel.values.items()):
+                seen = np.asarray(values, dtype=np.float64)
+                colour = COLOURS.get(name, INK)
+                if len(seen) == 1:
+                    ax.plot([place], seen, "D", color=colour, markersize=6)
+                    continue
+                error = seen.std(ddof=1) / np.sqrt(len(seen))
+                ax.plot(np.full(len(seen), place - 0.13), seen, "o", color=colour, markersize=4.5, alpha=0.5)
+                ax.errorbar(
+                    [place + 0.13],
+                    [seen.mean()],
+                    yerr=[error],
+                    fmt="D",
+                    color=colour,
+                    markersize=6,
+                    capsize=4,
+                )
+            if panel.reference is not None:
+                ax.axhline(panel.reference, color=COLOURS["truth"], linestyle=(0, (4, 2)), linewidth=1.1)
+                ax.annotate(
+                    panel.reference_name,
+                    (-0.47, panel.reference),
+                    (0, 3),
+                    textcoords="offset points",
+                    fontsize=8,
+                )
+            ax.set(title=panel.title, xlim=(-0.5, len(panel.values) - 0.5))
+            ax.set_xticks(range(len(panel.values)), list(panel.values))
+            ax.margins(y=0.15)
+            ax.grid(axis="y", color="#e6e9ee", linewidth=0.7)
+            ax.set_axisbelow(True)
+    return figure

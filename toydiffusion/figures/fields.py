@@ -1,0 +1,116 @@
+"""Row 3: a denoiser made visible: its score, the grid it bends, the paths it draws; learned beside exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from toydiffusion.figures.style import COLOURS, Floats, Outline, canvas, plane
+from toydiffusion.types import Denoiser
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+RARE = 3.5
+"""Farther than this many sigma from where it came from, a noisy point is one in 500."""
+
+
+@torch.no_grad()
+def denoised(denoiser: Denoiser, z: Floats, sigma: float) -> Floats:
+    """Return the denoised means of points `(n, 2)` at one noise level."""
+    points = torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64))
+    return denoiser(points, torch.full((len(points),), sigma, dtype=torch.float64), None).double().numpy()
+
+
+def lattice(half_width: float, n: int) -> Floats:
+    """Return an n x n lattice over `[-half_width, half_width]^2`, row by row, `(n * n, 2)`."""
+    side = np.linspace(-half_width, half_width, n)
+    return np.stack(np.meshgrid(side, side, indexing="xy"), -1).reshape(-1, 2)
+
+
+def score_fields(
+    learned: Denoiser, exact: Denoiser, sigmas: Sequence[float], *, outline: Outline, half_width: float = 3.0
+) -> Figure:
+    """Return, a column per noise level, the learned score, the exact score, and how far the denoisers differ.
+
+    Arrows are `sigma * score = (D - z) / sigma`, whose length is of the order of 1 at every level. The last
+    row is `|D_learned - D_exact| / sigma`, the error of that arrow, on one scale for all levels; it is blank
+    where the exact arrow is longer than `RARE`, since noisy points hardly ever come there.
+    """
+    coarse, fine = lattice(half_width * 0.94, 17), lattice(half_width, 150)
+    with canvas(2.45 * len(sigmas) + 0.6, 7.6, 3, len(sigmas)) as (figure, axes):
+        for j, sigma in enumerate(sigmas):
+            for i, (denoiser, colour) in enumerate(((learned, "model"), (exact, "truth"))):
+                ax = axes[i, j]
+                plane(ax, outline, half_width)
+                arrow = (denoised(denoiser, coarse, sigma) - coarse) / sigma
+                # Far outside at low noise the arrow is long as the way home: shortened, direction kept.
+                length = np.linalg.norm(arrow, axis=1, keepdims=True)
+                arrow = arrow * np.minimum(1, 2 / np.maximum(length, 1e-12))
+                ax.quiver(
+                    coarse[:, 0], coarse[:, 1], arrow[:, 0], arrow[:, 1], color=COLOURS[colour],
+                    angles="xy", scale_units="xy", scale=2.2 * 8 / half_width, width=0.0055, headwidth=3.2,
+                    headlength=3.6, headaxislength=3.2, minlength=0.6,
+                )  # fmt: skip
+            mean = denoised(exact, fine, sigma)
+            gap = np.linalg.norm(denoised(learned, fine, sigma) - mean, axis=1) / sigma
+            gap[np.linalg.norm(mean - fine, axis=1) > RARE * sigma] = np.nan
+            plane(axes[2, j], outline, half_width)
+            image = axes[2, j].imshow(
+                gap.reshape(150, 150), origin="lower", cmap="magma_r", vmin=0, vmax=1,
+                extent=(-half_width, half_width, -half_width, half_width), interpolation="nearest",
+            )  # fmt: skip
+            axes[0, j].set_title(f"σ = {sigma:g}")
+        for i, name in enumerate(("learned score", "exact score", "difference")):
+            axes[i, 0].set_ylabel(name)
+        figure.colorbar(image, ax=axes[2, :], shrink=0.85, aspect=14, extend="max", label="in units of 1/σ")
+    return figure
+
+
+def denoised_grids(
+    learned: Denoiser, exact: Denoiser, sigmas: Sequence[float], *, outline: Outline, half_width: float = 3.0
+) -> Figure:
+    """Return where the denoised means of a regular grid lie, a column per noise level: learned, exact below.
+
+    Each line of the grid over `[-half_width, half_width]^2` is bent into the square by the denoiser; it is
+    left out where noisy points hardly ever come (`RARE`).
+    """
+    lines, points = 17, 161
+    along, across = np.linspace(-half_width, half_width, points), np.linspace(-half_width, half_width, lines)
+    reach = max(float(np.abs(line).max()) for line in outline) * 1.12
+    with canvas(2.45 * len(sigmas) + 0.3, 5.3, 2, len(sigmas)) as (figure, axes):
+        for j, sigma in enumerate(sigmas):
+            for i, (denoiser, colour) in enumerate(((learned, "model"), (exact, "truth"))):
+                ax = axes[i, j]
+                plane(ax, outline, reach)
+                for vertical in (False, True):
+                    grid = np.stack(np.meshgrid(along, across, indexing="xy"), -1).reshape(-1, 2)
+                    bent = denoised(denoiser, grid[:, ::-1] if vertical else grid, sigma).reshape(
+                        lines, points, 2
+                    )
+                    ax.plot(bent[:, :, 0].T, bent[:, :, 1].T, color=COLOURS[colour], linewidth=0.6, alpha=0.8)
+            axes[0, j].set_title(f"σ = {sigma:g}")
+        axes[0, 0].set_ylabel("learned means")
+        axes[1, 0].set_ylabel("exact means")
+    return figure
+
+
+def trajectories(
+    paths: Sequence[tuple[str, str, Floats]], *, outline: Outline, half_width: float = 3.0
+) -> Figure:
+    """Return a panel per (title, colour, path `(levels, n, 2)`): every way, its start and end marked."""
+    with canvas(4.6 * len(paths), 4.9, 1, len(paths)) as (figure, axes):
+        for ax, (title, colour, path) in zip(axes[0], paths, strict=True):
+            plane(ax, outline, half_width)
+            ax.plot(path[:, :, 0], path[:, :, 1], color=COLOURS[colour], linewidth=0.7, alpha=0.5)
+            ax.plot(
+                path[0, :, 0], path[0, :, 1], "o", color="white", markeredgecolor=COLOURS[colour],
+                markersize=3.4, markeredgewidth=0.8,
+            )  # fmt: skip
+            ax.plot(path[-1, :, 0], path[-1, :, 1], "o", color=COLOURS[colour], markersize=3.2, zorder=4)
+            ax.set_title(title)
+    return figure

@@ -1,0 +1,110 @@
+"""Row 3: what all figures share: colours, type sizes, equal axes, outlines, PNG files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toydiffusion.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats: TypeAlias = NDArray[np.float64]
+Outline: TypeAlias = Sequence[Floats]
+"""Closed lines, each `(k, 2)`, drawn thin around a point set."""
+
+INK: Final = "#1f2933"
+QUIET: Final = "#8a94a3"
+COLOURS: Final[dict[str, str]] = {
+    "data": "#7d8794",
+    "truth": "#1f2933",
+    "model": "#2563eb",
+    "original": "#d9730d",
+    "exp": "#0f766e",
+    "linear": "#7c3aed",
+    "sqrt": "#be185d",
+}
+"""One colour for each thing, the same in every figure: data, truth, the two recipes, the three schedules."""
+
+CLASSES: Final = ("#2d1160", "#7b2382", "#c43c75", "#f2685c", "#f5a65b")
+"""The classes from the inside out, ordered in lightness (after matplotlib's magma)."""
+
+_RULES: Final[Any] = {
+    "figure.facecolor": "white",
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+}
+
+
+@contextmanager
+def canvas(
+    width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False
+) -> Iterator[tuple[Figure, Any]]:
+    """Yield an empty figure, in inches, and its axes `(rows, columns)`; global settings stay untouched."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        # The defaults first: a figure must not depend on the user's own settings.
+        matplotlib.rcParams.update({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"})
+        matplotlib.rcParams.update(_RULES)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+        # Constrained layout and text sizes are settled while the rules hold.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write the figure to a PNG file, whole or not at all."""
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=150, bbox_inches="tight", pad_inches=0.06)
+
+
+def squares(*half_widths: float) -> list[Floats]:
+    """Return the outlines of axis-aligned squares about the origin, each `(5, 2)`.
+
+    >>> squares(0.5)[0].tolist()
+    [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [-0.5, -0.5]]
+    """
+    corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    return [half_width * corners for half_width in half_widths]
+
+
+def plane(axes: Axes, outline: Outline, half_width: float) -> None:
+    """Make axes a bare piece of the plane, `[-half_width, half_width]^2` at equal scale, with the outline."""
+    for line in outline:
+        axes.plot(line[:, 0], line[:, 1], color=INK, linewidth=0.7, alpha=0.75, zorder=3)
+    axes.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width), xticks=[], yticks=[])
+    axes.set_aspect("equal")
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("#d5dae1")

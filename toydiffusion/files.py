@@ -1,0 +1,78 @@
+"""Row 0: files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from toydiffusion.types import InputError
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise InputError unless a file can be put at `path`: for use before long work.
+
+    >>> check_target("missing/points.csv")
+    Traceback (most recent call last):
+    toydiffusion.types.InputError: cannot write 'missing/points.csv': there is no folder 'missing'
+    """
+    _create_part(_resolve(path)).unlink()
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, with its suffix; move it onto `path` when the block succeeds.
+
+    After any exception, KeyboardInterrupt included, the temporary is gone and `path` is as it was. A
+    symbolic link stays one: its target is replaced. Raises InputError, before the block runs, if the
+    folder does not exist or cannot be written to, or if `path` is something other than a file; a full
+    disk stays an OSError.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as part:
+    ...     _ = part.write_text("whole")
+    >>> [(file.name, file.read_text()) for file in folder.iterdir()]
+    [('a.txt', 'whole')]
+    """
+    target = _resolve(path)
+    part = _create_part(target)
+    try:
+        yield part
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _resolve(path: str | os.PathLike[str]) -> Path:
+    target, folder = Path(os.path.realpath(path)), Path(path).parent
+    if target.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: it is a folder, a file name is needed")
+    # As root, os.replace would put a plain file in the place of /dev/null.
+    if target.exists() and not target.is_file():
+        raise InputError(f"cannot write {str(path)!r}: it exists and is not a regular file")
+    if not target.parent.exists():
+        raise InputError(f"cannot write {str(path)!r}: there is no folder {str(folder)!r}")
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: {str(folder)!r} is not a folder")
+    return target
+
+
+def _create_part(target: Path) -> Path:
+    """Create the temporary: for root os.access always says yes, so only trying tells."""
+    part = target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
+    try:
+        part.open("xb").close()
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reason = os.strerror(error.errno).lower()
+        message = (
+            f"cannot write {str(target)!r}: the folder {str(target.parent)!r} is not writable ({reason})"
+        )
+        raise InputError(message) from error
+    return part

@@ -1,0 +1,596 @@
+"""Row 5: `Diffusion`, the facade: fit, sample, save, load. The only place where x becomes z and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from toydiffusion import progress as bars
+from toydiffusion import tables
+from toydiffusion.archive import Archive
+from toydiffusion.denoisers import Network, guided
+from toydiffusion.distributions import GaussianMixture, Prior, moments
+from toydiffusion.sampling import SampleConfig, reverse, sample
+from toydiffusion.schedules import Schedule
+from toydiffusion.solvers import solver as named_solver
+from toydiffusion.standardize import Standardizer
+from toydiffusion.streams import Stream
+from toydiffusion.training import (
+    History,
+    TrainConfig,
+    TrainState,
+    build,
+    fingerprint,
+    history_from,
+    history_tensors,
+    train,
+)
+from toydiffusion.types import Denoiser, InputError, Labels, Points, nearest
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named recipe: how to train and how to sample."""
+
+    train: TrainConfig
+    sample: SampleConfig
+
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset(TrainConfig(), SampleConfig()),
+    "original": Preset(
+        TrainConfig(
+            standardize=False,
+            sigma_min=float(np.exp(-5)),
+            sigma_max=1.0,
+            schedule="exp",
+            preconditioning="noise",
+            width=256,
+            hidden_layers=3,
+            edges=0,
+            waves=0,
+            steps=1000,
+            learning_rate=1e-3,
+            averaging=0.0,
+        ),
+        SampleConfig(steps=1000, solver="euler", schedule="exp"),
+    ),
+}
+"""Every recipe by name. "original" is that of the project this one began from, done right: three fully connected
+layers of 256 that predict the added noise, sigma(t) = exp(5(t - 1)) in 1,000 steps, plain Euler back, points
+not standardised."""
+
+
+class Diffusion:
+    """A diffusion model of points in a few dimensions: fit it to points, draw new ones, save it.
+
+    `config` says how to train, `sampling` how to draw; by default both come from the `preset`, a name in
+    `PRESETS`.
+
+    >>> import toydiffusion as td
+    >>> x, y = td.distributions.ConcentricSquares().sample(200, seed=0)
+    >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(x, y, seed=0)
+    >>> model.sample(5, label=3, steps=4, seed=1).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | None = None,
+        sampling: SampleConfig | None = None,
+        *,
+        preset: str = "default",
+    ) -> None:
+        if preset not in PRESETS:
+            raise InputError(f"unknown preset {preset!r}: {nearest(str(preset), list(PRESETS))}")
+        self.config = config or PRESETS[preset].train
+        self.sampling = sampling or PRESETS[preset].sample
+        self._fitted: _Fitted | None = None
+
+    # Fitting ----------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: ArrayLike | Any,
+        y: ArrayLike | Any | None = None,
+        *,
+        seed: int = 0,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Diffusion:
+        """Learn the points `x` `(n, d)`, with labels `y` `(n,)` or without; return the model itself.
+
+        `x` is an array or a data frame (pandas, polars, Arrow); `y` holds ints, booleans or strings. The
+        same seed gives the same weights on one machine, version and thread count.
+
+        With `checkpoint`, a path, an interruption (Ctrl-C) leaves a file there before `KeyboardInterrupt`
+        goes on, and so does every half minute of training; `resume` takes it up where it stopped, to the
+        same weights as if never interrupted. The file is removed once training is done.
+
+        Raises `InputError` for points that cannot be learned from (fewer than two, NaN, a constant column,
+        only one class) and `TrainingError` if the loss is no longer a number.
+        """
+        return self.fit_table(
+            tables.from_frame(_array(x), None if y is None else _array(y)),
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+
+    def fit_table(
+        self,
+        table: tables.Table,
+        *,
+        seed: int = 0,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Diffusion:
+        """Learn a `Table`, as `tables.read` gives it: `fit` for points from a file."""
+        tables.check_for_fit(table)
+        x = torch.from_numpy(table.points)
+        standardizer = Standardizer.fit(x) if self.config.standardize else Standardizer.identity(x.shape[1])
+        z = standardizer.z(x)
+        classes, label = None, None
+        if table.labels is not None:
+            classes, index = np.unique(table.labels, return_inverse=True)
+            label = torch.from_numpy(index.astype(np.int64))
+        num_classes = 1 if classes is None else len(classes)
+        key = fingerprint(z, label, self.config, seed=seed)
+        state = TrainState.start(z.shape[1], num_classes, self.config, seed=seed)
+        if resume:
+            if checkpoint is None:
+                raise InputError("resume needs the checkpoint to take up")
+            state.resume(checkpoint, key)
+        _run(state, z, label, self.config, progress, checkpoint, key)
+        self._fitted = _Fitted(
+            network=state.average.cpu().eval(),
+            standardizer=standardizer,
+            moments=moments(z, label),
+            classes=classes,
+            columns=table.columns,
+            label_column=table.label_column,
+            history=state.history,
+            seed=seed,
+            num_points=len(z),
+        )
+        return self
+
+    # What was learned -------------------------------------------------------------------------------
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The learned denoiser in z: tensors `(n, d)`, `(n,)`, `(n,)` or None to `(n, d)`."""
+        return self._learned.network
+
+    @property
+    def standardizer(self) -> Standardizer:
+        """The map `z = (x - mean) / scale` between the points' own coordinates and the model's."""
+        return self._learned.standardizer
+
+    @property
+    def moments(self) -> GaussianMixture:
+        """Per class the Gaussian of the data's mean and covariance, in z: what the start is made of."""
+        return self._learned.moments
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The users' labels in ascending order; None in a model without labels."""
+        return self._learned.classes
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of the columns, where the points had names."""
+        return self._learned.columns
+
+    @property
+    def label_column(self) -> str | None:
+        """The name of the label column, where it had one."""
+        return self._learned.label_column
+
+    @property
+    def history(self) -> History:
+        """The loss of every training step."""
+        return self._learned.history
+
+    @property
+    def dim(self) -> int:
+        """The number of columns d."""
+        return self._learned.network.dim
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level, in z; the points drawn are denoised there."""
+        return self.config.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level, in z."""
+        return self.config.sigma_max
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that training drew its noise levels from."""
+        return self.config.noise()
+
+    def prior(self, sigma: float | None = None) -> Prior:
+        """Return the law where the reverse process starts, at `sigma` (None: sigma_max), in z."""
+        return Prior(self.moments, self.sigma_max if sigma is None else sigma)
+
+    # Drawing ----------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        steps: int | None = None,
+        solver: str | None = None,
+        schedule: str | None = None,
+        sigma_start: float | None = None,
+        guidance: float | None = None,
+        churn: float | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        return_labels: bool = False,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> Any:
+        """Return n new points, `(n, d)` float64; with `return_labels` also their labels, `(n,)`.
+
+        `label` is one of `classes` for all points, or one for each; without it a conditional model draws
+        labels by class frequency. What is None here comes from the model's `sampling` (`SampleConfig`, which
+        says what each means).
+
+        `start` `(n, d)`: points to start from instead of the prior, in x. They are noised to `sigma_start`
+        and denoised again: the higher sigma_start, the less is left of them.
+
+        Row i depends on the seed and i only: n points are the first n of n + 1, whatever `batch_size` (rows
+        in memory at once). Points are never clipped to the data's range.
+
+        Raises `InputError` for an unknown label, solver or schedule, and numbers out of range.
+        """
+        if return_labels and self.classes is None:
+            raise InputError("return_labels needs a model with labels; this one was fitted without")
+        if return_labels and start is not None and label is None:
+            raise InputError("return_labels with start needs label: given points have none of their own")
+        blocks = self.sample_blocks(
+            n,
+            label,
+            sampling=self._sampling(steps, solver, schedule, sigma_start, guidance, churn),
+            start=start,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        points, labels = zip(*blocks, strict=True)
+        x = np.concatenate(points)
+        if not return_labels:
+            return x
+        return x, np.concatenate(labels)
+
+    def sample_blocks(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[Any] | None]]:
+        """Yield what `sample` returns a block at a time, in constant memory: points and labels.
+
+        Labels are None in a model without, and for `start` points without `label`. The arguments are checked here, before the first block.
+        """
+        learned = self._learned
+        sampling = sampling or self.sampling
+        given = None if start is None else self._given(start)
+        total = self._count(n, given)
+        index = self._index(label, total)
+        denoiser = self._guided(sampling, index)
+        levels = sampling.levels(self.sigma_min, self.sigma_max)
+        method = named_solver(sampling.solver)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+        Stream(seed, "check")
+
+        def blocks() -> Iterator[tuple[NDArray[np.float64], NDArray[Any] | None]]:
+            with bars.bar("sampling", total, progress) as move:
+                for first in range(0, total, batch_size):
+                    last = min(first + batch_size, total)
+                    rows = None if index is None else index[first:last]
+                    z, chosen = sample(
+                        denoiser,
+                        learned.moments,
+                        levels,
+                        method,
+                        rows=(first, last),
+                        seed=seed,
+                        label=rows,
+                        churn=sampling.churn,
+                        given=None if given is None else given[first:last],
+                    )
+                    x = learned.standardizer.x(z).numpy()
+                    yield (
+                        x,
+                        None
+                        if learned.classes is None or chosen is None
+                        else learned.classes[chosen.numpy()],
+                    )
+                    move(last, "")
+
+        with torch.no_grad():
+            return blocks()
+
+    def trajectory(
+        self,
+        n: int,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        seed: int = 0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the whole way of n points, `(steps + 1, n, d)` in x, and the noise levels, `(steps + 1,)`.
+
+        The last row is the denoised points, at level 0: the same points as `sample` gives for this seed.
+        """
+        sampling = sampling or self.sampling
+        total = self._count(n, None)
+        index = self._index(label, total)
+        denoiser = self._guided(sampling, index)
+        levels = sampling.levels(self.sigma_min, self.sigma_max)
+        with torch.no_grad():
+            z, chosen = self.prior(float(levels[0])).sample(0, total, seed=seed, label=index)
+            path = list(
+                reverse(
+                    denoiser,
+                    z,
+                    levels,
+                    named_solver(sampling.solver),
+                    label=chosen,
+                    seed=seed,
+                    churn=sampling.churn,
+                )
+            )
+            path.append(denoiser(path[-1], levels[-1].expand(total), chosen))
+        x = np.stack([self.standardizer.x(z).numpy() for z in path])
+        return x, np.append(levels.numpy(), 0.0)
+
+    # Files ------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a `.safetensors` file, whole or not at all; `load` reads it back."""
+        import toydiffusion
+
+        learned = self._learned
+        tensors = {f"network.{name}": value for name, value in learned.network.state_dict().items()}
+        tensors |= history_tensors(learned.history)
+        tensors |= {
+            "standardizer.mean": learned.standardizer.mean,
+            "standardizer.scale": learned.standardizer.scale,
+            "moments.means": learned.moments.class_means,
+            "moments.covariances": learned.moments.class_covariances,
+            "moments.frequencies": learned.moments.frequencies,
+        }
+        metadata = {
+            "config": asdict(self.config),
+            "sampling": asdict(self.sampling),
+            "schedule": self.schedule.parameters,
+            "columns": learned.columns,
+            "label_column": learned.label_column,
+            "classes": None if learned.classes is None else learned.classes.tolist(),
+            "seed": int(learned.seed),
+            "num_points": learned.num_points,
+            "versions": {"toydiffusion": toydiffusion.__version__, "torch": str(torch.__version__)},
+        }
+        Archive(tensors, metadata).write(path, "model")
+
+    def __repr__(self) -> str:
+        """Return one line: what kind of model of what."""
+        if self._fitted is None:
+            return "Diffusion(not fitted)"
+        kind = "" if self.classes is None else f", {len(self.classes)} classes"
+        return f"Diffusion({self.dim} columns{kind}, fitted to {self._fitted.num_points:,} points)"
+
+    def card(self) -> list[tuple[str, str]]:
+        """Return the model card: what the model is of, how it was trained, how it draws, line by line."""
+        learned = self._learned
+        loss = learned.history.loss
+        tail = loss[-max(1, len(loss) // 20) :]
+        rows = [
+            ("points", f"{learned.num_points:,} in {self.dim} dimensions"),
+            ("columns", ", ".join(learned.columns or tables.default_columns(self.dim))),
+        ]
+        if learned.classes is not None:
+            shares = zip(learned.classes.tolist(), learned.moments.frequencies.tolist(), strict=True)
+            rows.append(("classes", ", ".join(f"{name} ({share:.1%})" for name, share in shares)))
+        c = self.config
+        rows += [
+            ("noise", f"sigma {c.sigma_min:.4g} to {c.sigma_max:.4g}, schedule {c.schedule}"),
+            ("network", f"{learned.network.size:,} weights, predicts {c.preconditioning}"),
+            ("training", f"{len(loss):,} steps of {c.batch_size:,} points a class, seed {learned.seed}"),
+            ("loss", f"{np.mean(tail):.4f} (mean of the last {len(tail)} steps)"),
+        ]
+        if learned.history.held_out:
+            rows.append(("held-out loss", f"{learned.history.held_out[-1][1]:.4f}"))
+        s = self.sampling
+        rows.append(("sampling", f"{s.steps} steps of {s.solver} on {s.schedule} levels"))
+        return rows
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        if self._fitted is None:
+            return f"<code>{escape(repr(self))}</code>"
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>"
+            for k, v in self.card()
+        )
+        return f"<table><caption><b>{escape(repr(self))}</b></caption>{cells}</table>"
+
+    # Within -----------------------------------------------------------------------------------------
+
+    @property
+    def _learned(self) -> _Fitted:
+        if self._fitted is None:
+            raise InputError("this model is not fitted yet: call fit(x) first, or load a saved one")
+        return self._fitted
+
+    def _sampling(
+        self,
+        steps: int | None,
+        solver: str | None,
+        schedule: str | None,
+        sigma_start: float | None,
+        guidance: float | None,
+        churn: float | None,
+    ) -> SampleConfig:
+        chosen: dict[str, Any] = {
+            "steps": steps,
+            "solver": solver,
+            "schedule": schedule,
+            "sigma_start": sigma_start,
+            "guidance": guidance,
+            "churn": churn,
+        }
+        return replace(self.sampling, **{key: value for key, value in chosen.items() if value is not None})
+
+    def _given(self, start: Any) -> Points:
+        table = tables.from_frame(_array(start))
+        if self.columns is not None and table.columns is not None:
+            table = table.select(self.columns)
+        if table.points.shape[1] != self.dim:
+            raise InputError(f"start must have {self.dim} columns, got {table.points.shape[1]}")
+        return self.standardizer.z(torch.from_numpy(table.points))
+
+    @staticmethod
+    def _count(n: int | None, given: Points | None) -> int:
+        if given is not None:
+            if n is not None and n != len(given):
+                raise InputError(f"n is {n} but start has {len(given)} points; leave n out")
+            return len(given)
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"the number of points must be a whole number >= 1, got {n!r}")
+        return int(n)
+
+    def _index(self, label: Any, n: int) -> Labels | None:
+        """Return class indices `(n,)` of users' labels."""
+        if label is None:
+            return None
+        if self.classes is None:
+            raise InputError("this model was fitted without labels, so none can be asked for")
+        known = {value: i for i, value in enumerate(self.classes.tolist())}
+        wanted = np.asarray(label, dtype=object)
+        if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
+            raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
+        values = wanted.ravel().tolist()
+        for value in values:
+            if value not in known:
+                words = {str(name): name for name in known}
+                raise InputError(f"unknown label {value!r}: {nearest(str(value), list(words))}")
+        return torch.tensor([known[value] for value in values]).expand(n)
+
+    def _guided(self, sampling: SampleConfig, label: Labels | None) -> Denoiser:
+        if sampling.guidance != 1 and label is None:
+            raise InputError("guidance needs a label: it is the pull from the whole towards one class")
+        return guided(self.denoiser, sampling.guidance)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """All that fitting leaves behind."""
+
+    network: Network
+    standardizer: Standardizer
+    moments: GaussianMixture
+    classes: NDArray[Any] | None
+    columns: tuple[str, ...] | None
+    label_column: str | None
+    history: History
+    seed: int
+    num_points: int
+
+
+def load(path: str | os.PathLike[str]) -> Diffusion:
+    """Return the model that `Diffusion.save` wrote.
+
+    Raises `InputError` for a file that is missing, cut off, altered, of another version or not a model.
+    """
+    archive = Archive.read(path, "model")
+    meta, tensors = archive.metadata, archive.tensors
+    model = Diffusion(TrainConfig.from_dict(meta["config"]), SampleConfig(**meta["sampling"]))
+    frequencies = tensors["moments.frequencies"]
+    mean = tensors["standardizer.mean"]
+    network = build(len(mean), len(frequencies), model.config, seed=meta["seed"]).requires_grad_(False)
+    weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    network.load_state_dict(weights)
+    model._fitted = _Fitted(
+        network=network.eval(),
+        standardizer=Standardizer(mean, tensors["standardizer.scale"]),
+        moments=GaussianMixture(
+            tensors["moments.means"], tensors["moments.covariances"], weights=frequencies
+        ),
+        classes=None if meta["classes"] is None else _classes(meta["classes"]),
+        columns=None if meta["columns"] is None else tuple(meta["columns"]),
+        label_column=meta["label_column"],
+        history=history_from(tensors),
+        seed=meta["seed"],
+        num_points=meta["num_points"],
+    )
+    return model
+
+
+def _classes(values: list[Any]) -> NDArray[Any]:
+    return np.array(values, dtype=object if isinstance(values[0], str) else None)
+
+
+def _array(x: Any) -> Any:
+    """Return tensors as arrays, anything else as it is."""
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+
+
+def _run(
+    state: TrainState,
+    z: Points,
+    label: Labels | None,
+    config: TrainConfig,
+    progress: bool | None,
+    checkpoint: str | os.PathLike[str] | None,
+    key: str,
+) -> None:
+    """Train to the end, showing progress and keeping the checkpoint."""
+    saved = monotonic()
+    threads = torch.get_num_threads()
+    # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
+    # differently: with one, the weights do not depend on the thread count.
+    torch.set_num_threads(1)
+    try:
+        with bars.bar("training", config.steps, progress) as move:
+            for _ in train(state, z, label, config):
+                if state.step % 10 == 0 or state.step == config.steps:
+                    recent = state.history.loss[-50:]
+                    move(state.step, f"loss {sum(recent) / len(recent):.4f}")
+                if checkpoint is not None and monotonic() - saved > 30:
+                    state.save(checkpoint, key)
+                    saved = monotonic()
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            state.save(checkpoint, key)
+        raise
+    finally:
+        torch.set_num_threads(threads)
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)

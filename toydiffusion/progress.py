@@ -1,0 +1,36 @@
+"""Row 0: progress bars, on a terminal or in a notebook, and nothing anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[int, str], None]]:
+    """Yield a function `(done, note)` that moves a progress bar of `total` units.
+
+    `show` None draws it where someone watches: standard error is a terminal, or in a notebook.
+
+    >>> with bar("counting", 3, show=False) as move:
+    ...     move(3, "done")
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    shown = console.is_terminal or console.is_jupyter if show is None else show
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not shown) as display:
+        task = display.add_task(what, total=total, note="")
+
+        def move(done: int, note: str) -> None:
+            display.update(task, completed=done, note=note)
+
+        yield move

@@ -1,0 +1,126 @@
+"""Row 6: the section on the original's schedules: sqrt, linear and exp, in training and in sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from toydiffusion import figures
+from toydiffusion.distributions import Bounded
+from toydiffusion.figures import Cloud, Comparison
+from toydiffusion.report.experiment import Learned, Part, fit_of, floor, learn
+from toydiffusion.report.findings import claim, ranking, verdict
+from toydiffusion.report.settings import DemoSettings
+from toydiffusion.report.square import ORIGINALS, SQUARE
+
+
+def train_schedules(
+    law: Bounded, settings: DemoSettings, *, seed: int, stage: Callable[[str], None]
+) -> dict[str, list[Learned]]:
+    """Train the original's recipe with each schedule on several draws of the points; `stage` hears of each."""
+    models: dict[str, list[Learned]] = {name: [] for name in ORIGINALS}
+    for i in range(settings.schedule_seeds):
+        for name, own in models.items():
+            stage(f"training, schedule {name}, seed {seed + i}")
+            own.append(
+                learn(
+                    law,
+                    "original",
+                    settings.points,
+                    seed=seed + i,
+                    effort=settings.schedule_effort,
+                    schedule=name,
+                )
+            )
+    return models
+
+
+def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed: int) -> Part:
+    """Compare the schedules as the original did, then in training alone and in sampling alone."""
+    law, config = models["exp"][0].law, models["exp"][0].model.config
+    n = settings.schedule_points
+    measured: dict[str, dict[str, list[float]]] = {
+        key: {name: [] for name in ORIGINALS}
+        for key in ("tv", "inside", "kl", "tv_training", "inside_training")
+    }
+    sampling_alone, shown = {}, []
+    for name, own in models.items():
+        clocked = replace(own[0].model.sampling, steps=settings.schedule_steps, schedule=name)
+        common = replace(clocked, schedule="exp")
+        for i, learned in enumerate(own):
+            x = learned.draw(n, clocked, seed=seed + i)
+            both = fit_of(x, law)
+            alone = both if common == clocked else fit_of(learned.draw(n, common, seed=seed + i), law)
+            if i == 0:
+                shown.append(Cloud(x[: settings.shown], f"{name}\nTV {both.total_variation:.3f}", name))
+            measured["tv"][name].append(both.total_variation)
+            measured["inside"][name].append(both.inside)
+            measured["kl"][name].append(learned.divergence(settings.fresh, seed=seed + i).value)
+            measured["tv_training"][name].append(alone.total_variation)
+            measured["inside_training"][name].append(alone.inside)
+        sampling_alone[name] = fit_of(own[0].draw(n, clocked, seed=seed, exact=True), law)._asdict()
+
+    verdicts = {
+        "total variation": verdict(measured["tv"]),
+        "share inside": verdict(measured["inside"], lower_is_better=False),
+        "KL divergence": verdict(measured["kl"]),
+    }
+    training_alone = verdict(measured["tv_training"])
+    least = floor(law, n, seed=seed)
+    best_exact = min(sampling_alone, key=lambda name: sampling_alone[name]["total_variation"])
+    return Part(
+        {
+            "measured": measured,
+            "mean": {key: _over(np.mean, values) for key, values in measured.items()},
+            "std_error": {key: _over(_std_error, values) for key, values in measured.items()},
+            "sampling_alone": sampling_alone,
+            "verdicts": {what: asdict(found) for what, found in verdicts.items()},
+            "findings": [ranking(found, what) for what, found in verdicts.items()],
+            "claim": claim(verdicts, "exp"),
+            "training_alone": ranking(training_alone, "total variation"),
+            "best_exact": best_exact,
+            "floor": least,
+            "points": n,
+            "sampling_steps": settings.schedule_steps,
+            "training_steps": config.steps,
+            "seeds": settings.schedule_seeds,
+            "sigma_min": config.sigma_min,
+            "sigma_max": config.sigma_max,
+        },
+        {
+            "three": figures.clouds([shown], outline=SQUARE, half_width=1.45, panel=3.1),
+            "comparison": figures.comparisons(
+                [
+                    Comparison("total variation ↓", measured["tv"], least, "true points"),
+                    Comparison("share inside ↑", measured["inside"], 1.0, ""),
+                    Comparison("KL divergence, nats ↓", measured["kl"]),
+                ]
+            ),
+            "separated": figures.comparisons(
+                [
+                    Comparison(
+                        "trained with it, sampled with exp: TV ↓",
+                        measured["tv_training"],
+                        least,
+                        "true points",
+                    ),
+                    Comparison(
+                        "exact denoiser, sampled with it: TV ↓",
+                        {name: [one["total_variation"]] for name, one in sampling_alone.items()},
+                        least,
+                        "true points",
+                    ),
+                ]
+            ),
+        },
+    )
+
+
+def _over(of: Callable[[list[float]], object], values: dict[str, list[float]]) -> dict[str, float]:
+    return {name: float(of(seen)) for name, seen in values.items()}  # type: ignore[arg-type]
+
+
+def _std_error(values: list[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))

@@ -1,0 +1,141 @@
+"""Row 6: what the sections of the demo share: a model beside its truth, drawn from alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from toydiffusion.distributions import Bounded, Distribution
+from toydiffusion.figures import save_gif, save_png, squares
+from toydiffusion.metrics import Estimate, denoiser_divergence, share_inside, total_variation
+from toydiffusion.model import PRESETS, Diffusion
+from toydiffusion.sampling import SampleConfig, reverse, sample
+from toydiffusion.solvers import solver
+from toydiffusion.training import TrainConfig
+from toydiffusion.types import Denoiser
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Images = list[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a section leaves: numbers for `results.json`, figures and animations by file name."""
+
+    numbers: dict[str, Any]
+    figures: dict[str, Figure]
+    animations: dict[str, Images] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Write figures and animations into the folder; return the file of each."""
+        written = {name: folder / f"{name}.png" for name in self.figures}
+        for name, figure in self.figures.items():
+            save_png(figure, written[name])
+        for name, images in self.animations.items():
+            written[name] = folder / f"{name}.gif"
+            save_gif(images, written[name])
+        return written
+
+
+class Fit(NamedTuple):
+    """How well points fit the truth: total variation on 20 x 20 bins, share inside."""
+
+    total_variation: float
+    inside: float
+
+
+def fit_of(x: NDArray[np.float64], law: Bounded) -> Fit:
+    """Return how well points `(n, 2)` fit the law."""
+    return Fit(total_variation(x, law), share_inside(x, law))
+
+
+def floor(law: Bounded, n: int, *, seed: int, repeats: int = 9) -> float:
+    """Return the mean total variation of n true points from their own law: what chance alone gives."""
+    return float(np.mean([total_variation(law.sample(n, seed=seed + i)[0], law) for i in range(repeats)]))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A fitted model of a law that is known exactly."""
+
+    model: Diffusion
+    law: Bounded
+    seed: int
+
+    @cached_property
+    def truth(self) -> Distribution:
+        """The law in the model's coordinates z."""
+        return self.law.standardized(self.model.standardizer.mean, self.model.standardizer.scale)
+
+    def draw(
+        self, n: int, sampling: SampleConfig | None = None, *, seed: int, exact: bool = False
+    ) -> NDArray[np.float64]:
+        """Return n points in x; with `exact`, from the same start by the same steps of the exact denoiser."""
+        sampling = sampling or self.model.sampling
+        levels = sampling.levels(self.model.sigma_min, self.model.sigma_max)
+        z, _ = sample(
+            self.denoiser(exact), self.model.moments, levels, solver(sampling.solver), rows=(0, n), seed=seed
+        )
+        return self.model.standardizer.x(z).numpy()
+
+    @torch.no_grad()
+    def path(
+        self, n: int, sampling: SampleConfig, *, seed: int, exact: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the way of n points in x, `(steps + 1, n, 2)`, and its levels, the last 0."""
+        levels = sampling.levels(self.model.sigma_min, self.model.sigma_max)
+        start, label = self.model.prior(float(levels[0])).sample(0, n, seed=seed)
+        denoiser = self.denoiser(exact)
+        way = list(reverse(denoiser, start, levels, solver(sampling.solver), label=label, seed=seed))
+        way.append(denoiser(way[-1], levels[-1].expand(n), label))
+        return np.stack([self.model.standardizer.x(z).numpy() for z in way]), np.append(levels.numpy(), 0.0)
+
+    def denoiser(self, exact: bool) -> Denoiser:
+        """Return the network, or the exact denoiser of the truth, both in z."""
+        return self.truth.denoise if exact else self.model.denoiser
+
+    def divergence(self, n: int, *, seed: int) -> Estimate:
+        """Return the KL divergence of the network's error over the model's range of noise, in nats."""
+        return denoiser_divergence(
+            self.model.denoiser,
+            self.truth,
+            sigma_min=self.model.sigma_min,
+            sigma_max=self.model.sigma_max,
+            n=n,
+            seed=seed,
+        )
+
+    def outline(self, *half_widths: float) -> list[NDArray[np.float64]]:
+        """Return the outlines of squares of x in z."""
+        mean, scale = self.model.standardizer.mean.numpy(), self.model.standardizer.scale.numpy()
+        return [(line - mean) / scale for line in squares(*half_widths)]
+
+
+def recipe(preset: str, effort: float, **changes: Any) -> TrainConfig:
+    """Return a preset's training with its number of steps scaled."""
+    train = PRESETS[preset].train
+    return replace(train, steps=max(1, round(train.steps * effort)), **changes)
+
+
+def learn(
+    law: Bounded,
+    preset: str,
+    points: int,
+    *,
+    seed: int,
+    effort: float = 1.0,
+    labelled: bool = False,
+    **changes: Any,
+) -> Learned:
+    """Fit a preset to `points` points of the law drawn with this seed."""
+    x, y = law.sample(points, seed=seed)
+    model = Diffusion(recipe(preset, effort, **changes), PRESETS[preset].sample)
+    return Learned(model.fit(x, y if labelled else None, seed=seed, progress=False), law, seed)

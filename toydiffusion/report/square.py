@@ -1,0 +1,214 @@
+"""Row 6: the sections on the plain square: data, training, samples, steps, fields."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from toydiffusion import figures
+from toydiffusion.distributions import Bounded
+from toydiffusion.figures import Cloud, LossCurve, StepCurve
+from toydiffusion.report.experiment import Learned, Part, fit_of, floor
+from toydiffusion.report.findings import settled, solver_or_network
+from toydiffusion.report.settings import DemoSettings
+from toydiffusion.schedules import SCHEDULES, schedule
+from toydiffusion.streams import Stream
+from toydiffusion.training import expected_loss
+
+ORIGINALS = ("sqrt", "linear", "exp")
+"""The original's three schedules, in its order."""
+RANGE = {"sigma_min": float(np.exp(-5)), "sigma_max": 1.0}
+"""The original's range of noise, in the square's own units."""
+WITHIN = 0.02
+"""A total variation this near to the last one counts as settled."""
+SQUARE = figures.squares(1.0)
+
+
+def forward(law: Bounded, settings: DemoSettings, *, seed: int) -> Part:
+    """Show the data dissolving in noise under the original's schedules, and all schedules as curves."""
+    x, _ = law.sample(settings.points, seed=seed)
+    eps = Stream(seed, "forward noise").normal(0, len(x), dim=2).numpy()
+    times = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    grid, table = [], {}
+    for name in ORIGINALS:
+        sigmas = schedule(name, RANGE).sigma(times).tolist()
+        noisy = [x + sigma * eps for sigma in sigmas]
+        grid.append(
+            [
+                Cloud(z, f"t = {t:g}, σ = {sigma:.3g}", "data")
+                for z, t, sigma in zip(noisy, times.tolist(), sigmas, strict=True)
+            ]
+        )
+        table[name] = {
+            "time": times.tolist(),
+            "sigma": sigmas,
+            "spread": [float(z.std()) for z in noisy],
+            "true_spread": [float(np.sqrt(float(law.covariance[0, 0]) + sigma**2)) for sigma in sigmas],
+        }
+    curves = {name: schedule(name, RANGE) for name in SCHEDULES}
+    return Part(
+        {"schedules": table, "points": len(x)},
+        {
+            "forward": figures.clouds(grid, outline=SQUARE, half_width=2.6, row_names=ORIGINALS, panel=1.9),
+            "schedules": figures.schedule_curves(curves),
+        },
+    )
+
+
+def training(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> Part:
+    """Hold the loss of training beside the least possible loss, for each recipe."""
+    numbers, curves = {}, []
+    for name, learned in recipes.items():
+        model = learned.model
+        z, _ = learned.truth.rows(0, settings.fresh, seed=seed + 1)
+        known = model.standardizer.z(torch.from_numpy(learned.law.sample(settings.points, seed=seed)[0]))
+        # Many noise levels for each training point, or the average over noise would be too rough to compare.
+        known = known.repeat(-(-settings.fresh // len(known)), 1)
+        least, least_error = expected_loss(learned.truth.denoise, model.config, z, None, seed=seed)
+        fresh, fresh_error = expected_loss(model.denoiser, model.config, z, None, seed=seed)
+        seen, seen_error = expected_loss(model.denoiser, model.config, known, None, seed=seed)
+        kl = learned.divergence(settings.fresh, seed=seed)
+        numbers[name] = {
+            "steps": len(model.history.loss),
+            "weights": sum(p.numel() for p in learned.model._learned.network.parameters()),
+            "least": {"value": least, "std_error": least_error},
+            "fresh": {"value": fresh, "std_error": fresh_error},
+            "training_points": {"value": seen, "std_error": seen_error},
+            "excess": fresh - least,
+            "kl": {"value": kl.value, "std_error": kl.std_error},
+            "sigma_min": model.sigma_min,
+            "sigma_max": model.sigma_max,
+        }
+        colour = "model" if name == "default" else name
+        title = f"{name} recipe"
+        curves.append(LossCurve(title, colour, np.array(model.history.loss), least, fresh))
+    return Part({"recipes": numbers, "fresh_points": settings.fresh}, {"loss": figures.loss_curves(curves)})
+
+
+def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
+    """Draw the same number of points from as many seeds."""
+    seeds = [seed + i for i in range(settings.grid)]
+    drawn = [learned.draw(settings.shown, seed=s) for s in seeds]
+    fits = [fit_of(x, learned.law) for x in drawn]
+    columns = max(1, round(settings.grid**0.5))
+    panels = [Cloud(x, f"seed {s}") for x, s in zip(drawn, seeds, strict=True)]
+    grid = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    distance, inside = np.array(fits).T
+    return Part(
+        {
+            "seeds": seeds,
+            "points": settings.shown,
+            "steps": learned.model.sampling.steps,
+            "total_variation": distance.tolist(),
+            "inside": inside.tolist(),
+            "mean": {"total_variation": float(distance.mean()), "inside": float(inside.mean())},
+            "std": {"total_variation": float(distance.std(ddof=1)), "inside": float(inside.std(ddof=1))},
+            "floor": floor(learned.law, settings.shown, seed=seed),
+        },
+        {"seeds": figures.clouds(grid, outline=SQUARE, half_width=1.35, panel=2.6)},
+    )
+
+
+def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> Part:
+    """Cut the reverse process into few and many steps, with each network and with the exact denoiser."""
+    law = next(iter(recipes.values())).law
+    least = floor(law, settings.measured, seed=seed)
+    grid, names, curves = [], [], []
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, learned in recipes.items():
+        colour = "model" if name == "default" else name
+        for exact in (False, True):
+            drawn = [
+                learned.draw(
+                    settings.measured, replace(learned.model.sampling, steps=k), seed=seed, exact=exact
+                )
+                for k in settings.steps
+            ]
+            distance, inside = zip(*(fit_of(x, law) for x in drawn), strict=True)
+            who = "exact" if exact else "learned"
+            numbers.setdefault(name, {})[who] = {
+                "total_variation": list(distance),
+                "inside": list(inside),
+                "settled": settled(settings.steps, distance, within=WITHIN),
+            }
+            grid.append(
+                [
+                    Cloud(
+                        x[: settings.shown],
+                        f"{k:,} step{'s' * (k > 1)}\nTV {tv:.2f}",
+                        "truth" if exact else colour,
+                    )
+                    for x, k, tv in zip(drawn, settings.steps, distance, strict=True)
+                ]
+            )
+            names.append(f"{name}, {'exact' if exact else 'learned'}")
+            label = f"{name}: {learned.model.sampling.solver}, {'exact denoiser' if exact else 'network'}"
+            curves.append(StepCurve(label, colour, distance, inside, exact))
+        at = min(len(settings.steps) - 1, 3)
+        numbers[name]["solver"] = learned.model.sampling.solver
+        numbers[name]["findings"] = [
+            solver_or_network(
+                f"the {name} recipe",
+                settings.steps[i],
+                numbers[name]["learned"]["total_variation"][i],
+                numbers[name]["exact"]["total_variation"][i],
+                least,
+            )
+            for i in sorted({at, len(settings.steps) - 1})
+        ]
+    return Part(
+        {
+            "steps": list(settings.steps),
+            "points": settings.measured,
+            "shown": min(settings.shown, settings.measured),
+            "floor": least,
+            "within": WITHIN,
+            "recipes": numbers,
+        },
+        {
+            "steps": figures.clouds(grid, outline=SQUARE, half_width=1.7, row_names=names, panel=1.75),
+            "distance": figures.step_curves(settings.steps, curves, floor=least),
+        },
+    )
+
+
+def fields(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
+    """Look inside: the score, the denoised means, the paths, and the whole process as an animation."""
+    model, sigmas = learned.model, [0.1, 0.3, 1.0, 3.0]
+    outline = learned.outline(1.0)
+    gap = []
+    with torch.no_grad():
+        for sigma in sigmas:
+            level = torch.full((settings.fresh,), sigma, dtype=torch.float64)
+            z, _ = learned.truth.rows(0, settings.fresh, seed=seed, sigma=sigma)
+            error = model.denoiser(z, level, None) - learned.truth.denoise(z, level)
+            gap.append(float(error.square().sum(1).mean().sqrt()) / sigma)
+    sampling = replace(model.sampling, steps=60, sigma_start=2.0)
+    ways = [learned.path(70, sampling, seed=seed, exact=exact)[0] for exact in (False, True)]
+    apart = float(np.sqrt(np.square(ways[0][-1] - ways[1][-1]).sum(1).mean()))
+    film = replace(model.sampling, steps=settings.frames - 1, sigma_start=2.0)
+    (learned_way, levels), (exact_way, _) = (
+        learned.path(settings.shown, film, seed=seed, exact=exact) for exact in (False, True)
+    )
+    scale = float(model.standardizer.scale.mean())
+    titled = [("learned", "model"), ("exact", "truth")]
+    return Part(
+        {"sigma": sigmas, "gap": gap, "apart": apart, "paths": 70, "side": 2 / scale, "frames": len(levels)},
+        {
+            "score": figures.score_fields(model.denoiser, learned.truth.denoise, sigmas, outline=outline),
+            "means": figures.denoised_grids(model.denoiser, learned.truth.denoise, sigmas, outline=outline),
+            "paths": figures.trajectories(
+                [(*title, way) for title, way in zip(titled, ways, strict=True)],
+                outline=SQUARE,
+                half_width=2.6,
+            ),
+        },
+        {
+            "reverse": figures.animation_frames(
+                [(*titled[0], learned_way), (*titled[1], exact_way)], levels * scale, outline=SQUARE
+            )
+        },
+    )

@@ -1,0 +1,255 @@
+"""Row 3: the reverse process, from any denoiser, by any method of `solvers`, a level at a time.
+
+Everything here is a generator over descending noise levels, so a whole trajectory, its last point and a
+picture of its middle are the same code. State is float64 whatever the denoiser computes in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toydiffusion.distributions import Distribution, Prior
+from toydiffusion.schedules import Schedule, schedule
+from toydiffusion.solvers import ExponentialMultistep, ReverseSDE, RungeKutta, Solver
+from toydiffusion.solvers import solver as named_solver
+from toydiffusion.streams import Stream
+from toydiffusion.types import Denoiser, InputError, Labels, Points
+
+
+def reverse(
+    denoiser: Denoiser,
+    z: Points,
+    levels: Tensor,
+    solver: Solver,
+    *,
+    label: Labels | None = None,
+    seed: int = 0,
+    first_row: int = 0,
+    churn: float = 0.0,
+    clock: Schedule | None = None,
+) -> Iterator[Points]:
+    """Carry points down the noise levels; yield z at each of `levels` in turn, the first included.
+
+    `levels` `(k + 1,)` descend and end above 0: the last denoising, to the clean point, is `denoiser` itself
+    at the last level. `z` `(n, d)` is at the first level.
+
+    `clock` None solves in sigma; a schedule solves in its t, as Song et al. (2021) write the reverse process,
+    with `dsigma(t)` in the equations (see `Schedule`). The two agree at the method's order. An exponential
+    multistep method has no clock: it solves in log sigma.
+
+    `churn` is EDM's noise injection (Karras et al. 2022, algorithm 2, S_churn with S_noise = 1): before each
+    of the k steps of a Runge-Kutta method, sigma is raised by the factor `1 + min(churn / k, sqrt(2) - 1)`
+    with fresh noise.
+
+    Noise for row i of z is row `first_row + i` of the stream of `seed`: a point's path does not depend on
+    its batch.
+
+    Raises `InputError` for levels that do not descend to a positive one, a churn below 0 or with a method
+    that takes none.
+    """
+    levels = levels.double()
+    if len(levels) < 1 or not bool((levels > 0).all()) or not bool((levels.diff() < 0).all()):
+        raise InputError(f"noise levels must descend and stay above 0, got {levels.tolist()[:8]}")
+    if churn < 0 or not math.isfinite(churn):
+        raise InputError(f"churn must be a number >= 0, got {churn}")
+    if churn and not isinstance(solver, RungeKutta):
+        raise InputError("churn goes with the Runge-Kutta solvers: 'euler', 'heun', 'rk4'")
+    z = z.double()
+    noise = Stream(seed, "reverse noise")
+    draws = itertools.count()
+
+    def fresh() -> Tensor:
+        rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(draws))
+        return rows.to(z.device)
+
+    def denoise(z: Points, sigma: float) -> Points:
+        return denoiser(z, z.new_full((len(z),), sigma), label)
+
+    match solver:
+        case RungeKutta():
+            return _runge_kutta(denoise, z, levels.tolist(), solver, clock, churn, fresh)
+        case ExponentialMultistep():
+            return _multistep(denoise, z, levels.tolist(), solver)
+        case ReverseSDE():
+            return _reverse_sde(denoise, z, levels.tolist(), solver, clock, fresh)
+
+
+_Denoise = Callable[[Points, float], Points]
+_Fresh = Callable[[], Tensor]
+
+
+def _runge_kutta(
+    denoise: _Denoise,
+    z: Points,
+    levels: list[float],
+    method: RungeKutta,
+    clock: Schedule | None,
+    churn: float,
+    fresh: _Fresh,
+) -> Iterator[Points]:
+    yield z
+    gain = 1 + min(churn / max(len(levels) - 1, 1), math.sqrt(2) - 1)
+    for sigma, after in itertools.pairwise(levels):
+        if gain > 1:
+            z = z + math.sqrt((sigma * gain) ** 2 - sigma**2) * fresh()
+        start, end = _time(clock, sigma * gain), _time(clock, after)
+        slopes: list[Points] = []
+        for row, c in zip(method.a, method.c, strict=True):
+            inner = z + (end - start) * _combine(row, slopes)
+            level, rate = _level_and_rate(clock, start + c * (end - start))
+            slopes.append((inner - denoise(inner, level)) * (rate / level))
+        z = z + (end - start) * _combine(method.b, slopes)
+        yield z
+
+
+def _multistep(
+    denoise: _Denoise, z: Points, levels: list[float], method: ExponentialMultistep
+) -> Iterator[Points]:
+    yield z
+    past: deque[tuple[float, Points]] = deque(maxlen=method.order)
+    for sigma, after in itertools.pairwise(levels):
+        now, step = -math.log(sigma), math.log(sigma / after)
+
+        def advance(
+            z: Points, known: list[tuple[float, Points]], now: float = now, h: float = step
+        ) -> Points:
+            weights = method.weights(h, [at - now for at, _ in known])
+            return math.exp(-h) * z + _combine(tuple(weights), [value for _, value in known])
+
+        past.appendleft((now, denoise(z, sigma)))
+        ahead = advance(z, list(past))
+        if method.order > 2 and len(past) == 1:
+            ahead = advance(z, [*past, (now + step, denoise(ahead, after))])
+        z = ahead
+        yield z
+
+
+def _reverse_sde(
+    denoise: _Denoise,
+    z: Points,
+    levels: list[float],
+    method: ReverseSDE,
+    clock: Schedule | None,
+    fresh: _Fresh,
+) -> Iterator[Points]:
+    yield z
+    for sigma, after in itertools.pairwise(levels):
+        if clock is None:
+            variance = sigma**2 - after**2
+        else:
+            start, end = _time(clock, sigma), _time(clock, after)
+            variance = (start - end) * float(clock.dsigma2(torch.tensor(start, dtype=torch.float64)))
+        score = (denoise(z, sigma) - z) / sigma**2
+        z = z + variance * score + math.sqrt(variance) * fresh()
+        for _ in range(method.corrections):
+            delta = 2 * (method.snr * after) ** 2
+            score = (denoise(z, after) - z) / after**2
+            z = z + delta * score + math.sqrt(2 * delta) * fresh()
+        yield z
+
+
+def _combine(weights: tuple[float, ...], values: list[Points]) -> Points | float:
+    return sum((w * value for w, value in zip(weights, values, strict=True) if w), 0.0)
+
+
+def _time(clock: Schedule | None, sigma: float) -> float:
+    return sigma if clock is None else float(clock.t(torch.tensor(sigma, dtype=torch.float64)))
+
+
+def _level_and_rate(clock: Schedule | None, time: float) -> tuple[float, float]:
+    """Return sigma and d sigma / d time."""
+    if clock is None:
+        return time, 1.0
+    t = torch.tensor(time, dtype=torch.float64)
+    return float(clock.sigma(t)), float(clock.dsigma(t))
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How points are drawn, unless said otherwise: the defaults of a model's `sample`.
+
+    - `steps`: solver intervals, the last one the denoising at sigma_min; 1 denoises the start at once.
+    - `solver`: a name in `solvers.SOLVERS`.
+    - `schedule`: a name in `schedules.SCHEDULES`; it spaces the noise levels.
+    - `sigma_start`: the level where the reverse process starts, in standard deviations of the standardised
+      data; None is the model's sigma_max. Few steps are best spent from 1 to 3 down.
+    - `guidance`: weight of classifier-free guidance, 1 is plain; needs a label.
+    - `churn`: EDM's noise injection, with the Runge-Kutta solvers; 0 is deterministic.
+    """
+
+    steps: int = 30
+    solver: str = "multistep2"
+    schedule: str = "karras"
+    sigma_start: float | None = None
+    guidance: float = 1.0
+    churn: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(f"steps must be a whole number >= 1, got {self.steps!r}")
+        named_solver(self.solver)
+        schedule(self.schedule)
+        for name in ("sigma_start", "guidance", "churn"):
+            value = getattr(self, name)
+            if value is None and name == "sigma_start":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{name} must be a finite number, got {value!r}")
+        if self.sigma_start is not None and self.sigma_start <= 0:
+            raise InputError(f"sigma_start must be > 0, got {self.sigma_start}")
+        if self.churn < 0:
+            raise InputError(f"churn must be >= 0, got {self.churn}")
+
+    def levels(self, sigma_min: float, sigma_max: float) -> Tensor:
+        """Return the noise levels of a model that knows sigma_min to sigma_max: `steps` of them, `(steps,)`.
+
+        `steps - 1` solver intervals lie between them; the last step is the denoising at the last level.
+        """
+        top = sigma_max if self.sigma_start is None else self.sigma_start
+        if not sigma_min < top <= sigma_max * (1 + 1e-12):
+            raise InputError(
+                f"sigma_start must lie above sigma_min {sigma_min:g} and up to sigma_max {sigma_max:g}, "
+                f"the range the model was trained for, got {top:g}"
+            )
+        spacing = schedule(self.schedule, {"sigma_min": sigma_min, "sigma_max": top})
+        if self.steps == 1:
+            return torch.tensor([top], dtype=torch.float64)
+        return spacing.levels(self.steps - 1)
+
+
+def sample(
+    denoiser: Denoiser,
+    clean: Distribution,
+    levels: Tensor,
+    solver: Solver,
+    *,
+    rows: tuple[int, int],
+    seed: int,
+    label: Labels | None = None,
+    churn: float = 0.0,
+    given: Points | None = None,
+) -> tuple[Points, Labels | None]:
+    """Return rows `rows[0]..rows[1]` of the endless sample of this seed: clean points and their labels.
+
+    The start is the law of `clean` noised to `levels[0]` (`Prior`), `label` one per row or None to draw labels
+    by the frequencies of `clean`. Or it is the points `given`, one per row, noised to that level; then
+    without labels they are denoised as points of the whole. Row i depends on the seed and i only.
+    """
+    first, last = rows
+    top = float(levels[0])
+    if given is None:
+        start, label = Prior(clean, top).sample(first, last, seed=seed, label=label)
+    else:
+        start = given + top * Stream(seed, "renoise").normal(first, last, dim=clean.dim)
+    path = reverse(denoiser, start, levels, solver, label=label, seed=seed, first_row=first, churn=churn)
+    for z in path:  # noqa: B007 - only the last is wanted, and only it kept
+        pass
+    return denoiser(z, z.new_full((len(z),), float(levels[-1])), label), label

@@ -1,0 +1,159 @@
+"""Tables in memory: arrays, lists, data frames."""
+
+from __future__ import annotations
+
+import sys
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toydiffusion.tables.cells import (
+    Labels,
+    Points,
+    Source,
+    check_finite,
+    column_labels,
+    column_numbers,
+    labels_of,
+    not_finite,
+)
+from toydiffusion.tables.table import Table, check_names, default_columns, describe
+from toydiffusion.types import InputError
+
+
+@runtime_checkable
+class _ArrowStream(Protocol):
+    """Arrow's interface for tables and series: polars, pyarrow, DuckDB and others have it."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+
+
+def from_frame(x: object, y: object = None) -> Table:
+    """Return what a user gave to `fit(x, y)` as a Table.
+
+    `x` `(n, d)`: an array, nested lists, or a data frame of pandas (its index is ignored), polars or
+    anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. `y`
+    `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. Raises InputError
+    naming the row, counted from 1, and column of what cannot be used.
+
+    >>> table = from_frame([[1, 2], [3, 4]], ["a", "b"])
+    >>> table.columns, table.points.tolist(), table.labels.tolist()
+    (None, [[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
+    """
+    points, columns = _points(x, Source("x", hint="give labels as y, and only numeric columns as x"))
+    if y is None:
+        return Table(points, columns, source="x")
+    labels = _labels(y, Source("y"))
+    if len(labels) != len(points):
+        raise InputError(f"x has {len(points)} rows but y has {len(labels)} labels")
+    return Table(points, columns, labels, source="x")
+
+
+def _points(x: object, source: Source) -> tuple[Points, tuple[str, ...] | None]:
+    frame = _columns(x)
+    if frame is None:
+        return _array_points(x, source), None
+    names, data = frame
+    labels = names if names is not None else default_columns(len(data))
+    check_names(labels, source.name)
+    numbers = [column_numbers(column, name, source) for name, column in zip(labels, data, strict=True)]
+    points = np.stack(numbers, axis=1) if numbers else np.empty((0, 0))
+    check_finite(points, labels, source)
+    return points, names
+
+
+def _columns(x: object) -> tuple[tuple[str, ...] | None, list[Any]] | None:
+    """Return names and Arrow columns of a data frame, None for anything else."""
+    pandas: Any = sys.modules.get("pandas")  # no object is of pandas unless pandas has been imported
+    if pandas is not None and isinstance(x, pandas.DataFrame):
+        frame: Any = x
+        named = all(isinstance(name, str) for name in frame.columns)
+        columns = [_series(frame.iloc[:, j]) for j in range(frame.shape[1])]
+        return (tuple(frame.columns) if named else None), columns
+    if isinstance(x, _ArrowStream) and not _is_series(x):
+        import pyarrow as pa
+
+        table = pa.table(x)
+        return tuple(table.column_names), table.columns
+    return None
+
+
+def _is_series(x: object) -> bool:
+    pandas: Any = sys.modules.get("pandas")
+    polars: Any = sys.modules.get("polars")
+    arrow: Any = sys.modules.get("pyarrow")
+    return (
+        (pandas is not None and isinstance(x, pandas.Series))
+        or (polars is not None and isinstance(x, polars.Series))
+        or (arrow is not None and isinstance(x, arrow.ChunkedArray))
+    )
+
+
+def _series(series: Any) -> Any:
+    """Return a pandas series as an Arrow column; one of mixed objects as text, which will be refused."""
+    import pyarrow as pa
+
+    try:
+        return _chunked(series)
+    except pa.ArrowException:
+        return _chunked(series.astype(str))
+
+
+def _chunked(series: Any) -> Any:
+    import pyarrow as pa
+
+    array = pa.array(series, from_pandas=True)
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def _array_points(x: object, source: Source) -> Points:
+    values = _array(x, source)
+    if values.ndim != 2:
+        advice = "; for one column use x.reshape(-1, 1)" if values.ndim == 1 else ""
+        raise InputError(f"{source.name}: (n, d) points are needed, got {_describe(x, values)}{advice}")
+    names = default_columns(values.shape[1])
+    if values.dtype.kind not in "fiu":
+        # Made anew from x: of [[1, "a"]] NumPy has made two texts.
+        values = np.array(x, dtype=object)
+        for (row, j), value in np.ndenumerate(values):
+            if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+                source.fail(names[j], row, not_finite(value))
+    points = values.astype(np.float64)
+    check_finite(points, names, source)
+    return points
+
+
+def _labels(y: object, source: Source) -> Labels:
+    import pyarrow as pa
+
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is not None and isinstance(
+        y, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray
+    ):
+        try:
+            return column_labels(_chunked(y), None, source)
+        except pa.ArrowException:  # mixed objects
+            return labels_of(np.asarray(y, dtype=object), None, source)
+    if _is_series(y):
+        return column_labels(pa.chunked_array(y), None, source)
+    values = _array(y, source)
+    if values.ndim != 1:
+        raise InputError(f"{source.name}: (n,) labels are needed, got {_describe(y, values)}")
+    # Made anew from y: of [1, "a"] NumPy has made two texts.
+    return labels_of(np.array(y, dtype=object) if values.dtype.kind == "U" else values, None, source)
+
+
+def _describe(x: object, values: NDArray[Any]) -> str:
+    return describe(values) if values.ndim else f"a {type(x).__name__}"
+
+
+def _array(x: object, source: Source) -> NDArray[Any]:
+    if np.ma.is_masked(x):
+        raise InputError(f"{source.name} has masked entries; leave out their rows")
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{source.name} cannot be made an array of one shape ({reason})") from error
