@@ -268,13 +268,13 @@ def test_rows_depend_on_seed_and_row_only(name):
 @every
 def test_each_row_is_answered_alone_and_in_its_own_kind(name):
     dist = CASES[name]
-    x, sigma, label = spread_rows(dist, 5)
+    x, sigma, label = spread_rows(dist, 3)
     tensors = [torch.as_tensor(a) for a in (x, sigma, label)]
     for ask in (dist.log_prob, dist.score, dist.denoise):
         together = ask(x, sigma, label)
         assert isinstance(together, np.ndarray)
         assert together.dtype == np.float64
-        alone = np.concatenate([ask(x[i : i + 1], float(sigma[i]), int(label[i])) for i in range(5)])
+        alone = np.concatenate([ask(x[i : i + 1], float(sigma[i]), int(label[i])) for i in range(3)])
         assert np.allclose(together, alone, rtol=1e-12, atol=1e-12 / sigma.min())
         got = ask(*tensors)
         assert isinstance(got, torch.Tensor)
@@ -354,20 +354,19 @@ def test_samples_lie_in_their_class_and_elsewhere_there_is_nothing(name):
     assert dist.contains(torch.as_tensor(x)).dtype == torch.bool
     # The clean mass of each class is its share of a box around everything, times its constant density.
     low, high = x.min(0) - 0.1, x.max(0) + 0.1
-    trial = np.random.default_rng(3).uniform(low, high, size=(10000, dist.dim))
+    trial = np.random.default_rng(3).uniform(low, high, size=(4000, dist.dim))
     for c in classes(dist):
         inside = dist.contains(trial, c)
         clean = np.where(inside, np.exp(dist.log_prob(trial, 0.0, c)), 0.0) * np.prod(high - low)
-        assert abs(clean.mean() - 1) < 5 * clean.std() / 100
+        assert abs(clean.mean() - 1) < 5 * clean.std() / math.sqrt(4000)
         assert (dist.log_prob(trial[~inside], 0.0, c) == -np.inf).all()
 
 
 def test_every_point_of_the_rings_belongs_to_one_class():
     rings = ConcentricSquares()
-    exact = np.linspace(-1, 1, 11)
-    grid = np.array(
-        list(itertools.product(sorted({*exact, *(np.arange(6) / 5), *(-np.arange(6) / 5)}), repeat=2))
-    )
+    radii = np.arange(6) / 5
+    values = np.concatenate([radii, np.nextafter(radii, 0), np.nextafter(radii, 2)])
+    grid = np.array(list(itertools.product([*values, *-values], repeat=2)))
     inside = np.stack([rings.contains(grid, c) for c in range(5)], 1)
     radius = np.abs(grid).max(1)
     for c in range(5):

@@ -37,7 +37,7 @@ def denoiser_divergence(
     conditional: bool = False,
     seed: int = 0,
 ) -> Estimate:
-    """Return the KL divergence from the truth that a denoiser's error costs between two noise levels, in nats.
+    """Return the KL divergence that a denoiser's error costs between two noise levels, in nats.
 
     `KL = 1/2 int E|D - D_theta|^2 d(1/sigma^2) = int E|D - D_theta|^2 / sigma^2 d log sigma` with D exact
     (Song et al. 2021, arXiv:2101.09258, theorem 1): a bound on the divergence of the SDE model at

@@ -239,8 +239,8 @@ def sample(
 ) -> tuple[Points, Labels | None]:
     """Return rows `rows[0]..rows[1]` of the endless sample of this seed: clean points and their labels.
 
-    The start is the law of `clean` noised to `levels[0]` (`Prior`), `label` one per row or None to draw labels
-    by the frequencies of `clean`. Or it is the points `given`, one per row, noised to that level; then
+    The start is the law of `clean` noised to `levels[0]` (`Prior`), `label` one per row or None to draw
+    labels by the frequencies of `clean`. Or it is the points `given`, one per row, noised to that level; then
     without labels they are denoised as points of the whole. Row i depends on the seed and i only.
     """
     first, last = rows

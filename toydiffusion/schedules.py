@@ -102,7 +102,8 @@ class Schedule(ABC):
     def u(self, sigma: Tensor) -> Tensor:
         """Return u in [0, 1] at which the noise level is sigma, the inverse of `sigma_at`."""
         low, high = self._ends()
-        return (self.t(sigma) - low) / (high - low)
+        u: Tensor = (self.t(sigma) - low) / (high - low)
+        return u
 
     def levels(self, n: int) -> Tensor:
         """Return n + 1 strictly descending noise levels from sigma_max to sigma_min, evenly spaced in u."""
@@ -234,7 +235,7 @@ class LogNormal(Schedule):
     sigma_min and sigma_max. `Phi` is the standard normal distribution function.
     """
 
-    mean: float = -1.4
+    mean: float = -1.2
     std: float = 1.6
 
     def _check(self) -> None:
@@ -247,7 +248,8 @@ class LogNormal(Schedule):
 
     def t(self, sigma: Tensor) -> Tensor:
         """Return `Phi((log sigma - mean) / std)`."""
-        return torch.special.ndtr((torch.log(sigma) - self.mean) / self.std)
+        t: Tensor = torch.special.ndtr((torch.log(sigma) - self.mean) / self.std)
+        return t
 
     def dsigma(self, t: Tensor) -> Tensor:
         """Return `sigma std / phi(Phi^-1(t))`, phi the standard normal density."""

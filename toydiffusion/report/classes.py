@@ -46,7 +46,7 @@ def classes(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
     overall = border_mass(x, label, rings=rings, within=WITHIN)
     inner, outer = border_sides(x, label, rings=rings)
     # A count of points near the borders is Poisson: its relative error is one over its root.
-    true_share = sum(4 * WITHIN * (c + 1) / rings * 2 for c in range(rings - 1)) / 2
+    true_share = sum(4 * WITHIN * (c + 1) / rings for c in range(rings - 1))
     error = math.sqrt(overall / (true_share * len(x)))
     lines = figures.squares(*((np.arange(rings) + 1) / rings))
     clouds = [

@@ -19,7 +19,7 @@ from toydiffusion.report.square import ORIGINALS, SQUARE
 def train_schedules(
     law: Bounded, settings: DemoSettings, *, seed: int, stage: Callable[[str], None]
 ) -> dict[str, list[Learned]]:
-    """Train the original's recipe with each schedule on several draws of the points; `stage` hears of each."""
+    """Train the original's recipe with each schedule on several draws of points; `stage` hears of each."""
     models: dict[str, list[Learned]] = {name: [] for name in ORIGINALS}
     for i in range(settings.schedule_seeds):
         for name, own in models.items():

@@ -29,11 +29,11 @@ class DemoSettings:
     effort: float = 1.0
     grid: int = 9
     steps: tuple[int, ...] = (1, 3, 5, 10, 100, 5000)
-    measured: int = 2000
+    measured: int = 1000
     schedule_seeds: int = 3
     schedule_effort: float = 0.5
     schedule_steps: int = 100
-    schedule_points: int = 5000
+    schedule_points: int = 4000
     class_points: int = 50_000
     fresh: int = 20_000
     frames: int = 40

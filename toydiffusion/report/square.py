@@ -16,7 +16,7 @@ from toydiffusion.report.findings import settled, solver_or_network
 from toydiffusion.report.settings import DemoSettings
 from toydiffusion.schedules import SCHEDULES, schedule
 from toydiffusion.streams import Stream
-from toydiffusion.training import expected_loss
+from toydiffusion.training import build, expected_loss
 
 ORIGINALS = ("sqrt", "linear", "exp")
 """The original's three schedules, in its order."""
@@ -73,7 +73,7 @@ def training(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) 
         kl = learned.divergence(settings.fresh, seed=seed)
         numbers[name] = {
             "steps": len(model.history.loss),
-            "weights": sum(p.numel() for p in learned.model._learned.network.parameters()),
+            "weights": build(model.dim, 1, model.config, seed=0).size,
             "least": {"value": least, "std_error": least_error},
             "fresh": {"value": fresh, "std_error": fresh_error},
             "training_points": {"value": seen, "std_error": seen_error},

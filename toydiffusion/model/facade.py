@@ -1,12 +1,10 @@
-"""Row 5: `Diffusion`, the facade: fit, sample, save, load. The only place where x becomes z and back."""
+"""`Diffusion`, the facade, and the only place where x becomes z and back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from time import monotonic
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,10 @@ from torch import Tensor
 from toydiffusion import progress as bars
 from toydiffusion import tables
 from toydiffusion.archive import Archive
-from toydiffusion.denoisers import Network, guided
+from toydiffusion.denoisers import guided
 from toydiffusion.distributions import GaussianMixture, Prior, moments
+from toydiffusion.model.fitted import Fitted
+from toydiffusion.model.presets import PRESETS
 from toydiffusion.sampling import SampleConfig, reverse, sample
 from toydiffusion.schedules import Schedule
 from toydiffusion.solvers import solver as named_solver
@@ -28,46 +28,10 @@ from toydiffusion.training import (
     History,
     TrainConfig,
     TrainState,
-    build,
     fingerprint,
-    history_from,
-    history_tensors,
-    train,
+    run,
 )
 from toydiffusion.types import Denoiser, InputError, Labels, Points, nearest
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named recipe: how to train and how to sample."""
-
-    train: TrainConfig
-    sample: SampleConfig
-
-
-PRESETS: dict[str, Preset] = {
-    "default": Preset(TrainConfig(), SampleConfig()),
-    "original": Preset(
-        TrainConfig(
-            standardize=False,
-            sigma_min=float(np.exp(-5)),
-            sigma_max=1.0,
-            schedule="exp",
-            preconditioning="noise",
-            width=256,
-            hidden_layers=3,
-            edges=0,
-            waves=0,
-            steps=1000,
-            learning_rate=1e-3,
-            averaging=0.0,
-        ),
-        SampleConfig(steps=1000, solver="euler", schedule="exp"),
-    ),
-}
-"""Every recipe by name. "original" is that of the project this one began from, done right: three fully connected
-layers of 256 that predict the added noise, sigma(t) = exp(5(t - 1)) in 1,000 steps, plain Euler back, points
-not standardised."""
 
 
 class Diffusion:
@@ -94,7 +58,7 @@ class Diffusion:
             raise InputError(f"unknown preset {preset!r}: {nearest(str(preset), list(PRESETS))}")
         self.config = config or PRESETS[preset].train
         self.sampling = sampling or PRESETS[preset].sample
-        self._fitted: _Fitted | None = None
+        self._fitted: Fitted | None = None
 
     # Fitting ----------------------------------------------------------------------------------------
 
@@ -153,8 +117,9 @@ class Diffusion:
             if checkpoint is None:
                 raise InputError("resume needs the checkpoint to take up")
             state.resume(checkpoint, key)
-        _run(state, z, label, self.config, progress, checkpoint, key)
-        self._fitted = _Fitted(
+        run(state, z, label, self.config, key=key, progress=progress, checkpoint=checkpoint)
+        self._fitted = Fitted(
+            config=self.config,
             network=state.average.cpu().eval(),
             standardizer=standardizer,
             moments=moments(z, label),
@@ -162,7 +127,7 @@ class Diffusion:
             columns=table.columns,
             label_column=table.label_column,
             history=state.history,
-            seed=seed,
+            seed=int(seed),
             num_points=len(z),
         )
         return self
@@ -293,7 +258,8 @@ class Diffusion:
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[Any] | None]]:
         """Yield what `sample` returns a block at a time, in constant memory: points and labels.
 
-        Labels are None in a model without, and for `start` points without `label`. The arguments are checked here, before the first block.
+        Labels are None in a model without, and for `start` points without `label`. The arguments are checked
+        here, before the first block.
         """
         learned = self._learned
         sampling = sampling or self.sampling
@@ -375,28 +341,7 @@ class Diffusion:
         """Write the model to a `.safetensors` file, whole or not at all; `load` reads it back."""
         import toydiffusion
 
-        learned = self._learned
-        tensors = {f"network.{name}": value for name, value in learned.network.state_dict().items()}
-        tensors |= history_tensors(learned.history)
-        tensors |= {
-            "standardizer.mean": learned.standardizer.mean,
-            "standardizer.scale": learned.standardizer.scale,
-            "moments.means": learned.moments.class_means,
-            "moments.covariances": learned.moments.class_covariances,
-            "moments.frequencies": learned.moments.frequencies,
-        }
-        metadata = {
-            "config": asdict(self.config),
-            "sampling": asdict(self.sampling),
-            "schedule": self.schedule.parameters,
-            "columns": learned.columns,
-            "label_column": learned.label_column,
-            "classes": None if learned.classes is None else learned.classes.tolist(),
-            "seed": int(learned.seed),
-            "num_points": learned.num_points,
-            "versions": {"toydiffusion": toydiffusion.__version__, "torch": str(torch.__version__)},
-        }
-        Archive(tensors, metadata).write(path, "model")
+        self._learned.archive(self.sampling, toydiffusion.__version__).write(path, "model")
 
     def __repr__(self) -> str:
         """Return one line: what kind of model of what."""
@@ -406,45 +351,24 @@ class Diffusion:
         return f"Diffusion({self.dim} columns{kind}, fitted to {self._fitted.num_points:,} points)"
 
     def card(self) -> list[tuple[str, str]]:
-        """Return the model card: what the model is of, how it was trained, how it draws, line by line."""
-        learned = self._learned
-        loss = learned.history.loss
-        tail = loss[-max(1, len(loss) // 20) :]
-        rows = [
-            ("points", f"{learned.num_points:,} in {self.dim} dimensions"),
-            ("columns", ", ".join(learned.columns or tables.default_columns(self.dim))),
-        ]
-        if learned.classes is not None:
-            shares = zip(learned.classes.tolist(), learned.moments.frequencies.tolist(), strict=True)
-            rows.append(("classes", ", ".join(f"{name} ({share:.1%})" for name, share in shares)))
-        c = self.config
-        rows += [
-            ("noise", f"sigma {c.sigma_min:.4g} to {c.sigma_max:.4g}, schedule {c.schedule}"),
-            ("network", f"{learned.network.size:,} weights, predicts {c.preconditioning}"),
-            ("training", f"{len(loss):,} steps of {c.batch_size:,} points a class, seed {learned.seed}"),
-            ("loss", f"{np.mean(tail):.4f} (mean of the last {len(tail)} steps)"),
-        ]
-        if learned.history.held_out:
-            rows.append(("held-out loss", f"{learned.history.held_out[-1][1]:.4f}"))
-        s = self.sampling
-        rows.append(("sampling", f"{s.steps} steps of {s.solver} on {s.schedule} levels"))
-        return rows
+        """Return the model card as pairs of heading and text: what it is of, how trained, how it draws."""
+        return self._learned.card(self.sampling)
 
     def _repr_html_(self) -> str:
         from html import escape
 
         if self._fitted is None:
             return f"<code>{escape(repr(self))}</code>"
+        left = "style='text-align:left'"
         cells = "".join(
-            f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>"
-            for k, v in self.card()
+            f"<tr><th {left}>{escape(k)}</th><td {left}>{escape(v)}</td></tr>" for k, v in self.card()
         )
         return f"<table><caption><b>{escape(repr(self))}</b></caption>{cells}</table>"
 
     # Within -----------------------------------------------------------------------------------------
 
     @property
-    def _learned(self) -> _Fitted:
+    def _learned(self) -> Fitted:
         if self._fitted is None:
             raise InputError("this model is not fitted yet: call fit(x) first, or load a saved one")
         return self._fitted
@@ -509,88 +433,18 @@ class Diffusion:
         return guided(self.denoiser, sampling.guidance)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """All that fitting leaves behind."""
-
-    network: Network
-    standardizer: Standardizer
-    moments: GaussianMixture
-    classes: NDArray[Any] | None
-    columns: tuple[str, ...] | None
-    label_column: str | None
-    history: History
-    seed: int
-    num_points: int
-
-
 def load(path: str | os.PathLike[str]) -> Diffusion:
     """Return the model that `Diffusion.save` wrote.
 
     Raises `InputError` for a file that is missing, cut off, altered, of another version or not a model.
     """
     archive = Archive.read(path, "model")
-    meta, tensors = archive.metadata, archive.tensors
-    model = Diffusion(TrainConfig.from_dict(meta["config"]), SampleConfig(**meta["sampling"]))
-    frequencies = tensors["moments.frequencies"]
-    mean = tensors["standardizer.mean"]
-    network = build(len(mean), len(frequencies), model.config, seed=meta["seed"]).requires_grad_(False)
-    weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    network.load_state_dict(weights)
-    model._fitted = _Fitted(
-        network=network.eval(),
-        standardizer=Standardizer(mean, tensors["standardizer.scale"]),
-        moments=GaussianMixture(
-            tensors["moments.means"], tensors["moments.covariances"], weights=frequencies
-        ),
-        classes=None if meta["classes"] is None else _classes(meta["classes"]),
-        columns=None if meta["columns"] is None else tuple(meta["columns"]),
-        label_column=meta["label_column"],
-        history=history_from(tensors),
-        seed=meta["seed"],
-        num_points=meta["num_points"],
-    )
+    fitted = Fitted.from_archive(archive)
+    model = Diffusion(fitted.config, SampleConfig(**archive.metadata["sampling"]))
+    model._fitted = fitted
     return model
-
-
-def _classes(values: list[Any]) -> NDArray[Any]:
-    return np.array(values, dtype=object if isinstance(values[0], str) else None)
 
 
 def _array(x: Any) -> Any:
     """Return tensors as arrays, anything else as it is."""
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
-
-
-def _run(
-    state: TrainState,
-    z: Points,
-    label: Labels | None,
-    config: TrainConfig,
-    progress: bool | None,
-    checkpoint: str | os.PathLike[str] | None,
-    key: str,
-) -> None:
-    """Train to the end, showing progress and keeping the checkpoint."""
-    saved = monotonic()
-    threads = torch.get_num_threads()
-    # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
-    # differently: with one, the weights do not depend on the thread count.
-    torch.set_num_threads(1)
-    try:
-        with bars.bar("training", config.steps, progress) as move:
-            for _ in train(state, z, label, config):
-                if state.step % 10 == 0 or state.step == config.steps:
-                    recent = state.history.loss[-50:]
-                    move(state.step, f"loss {sum(recent) / len(recent):.4f}")
-                if checkpoint is not None and monotonic() - saved > 30:
-                    state.save(checkpoint, key)
-                    saved = monotonic()
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            state.save(checkpoint, key)
-        raise
-    finally:
-        torch.set_num_threads(threads)
-    if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""Figures of exact distributions: what is drawn is what was given, in the right place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+from PIL import Image
+
+from toydiffusion import figures
+from toydiffusion.distributions import ConcentricSquares, Square
+from toydiffusion.figures import Cloud, Comparison, LossCurve, StepCurve
+from toydiffusion.schedules import SCHEDULES, schedule
+
+LAW = Square()
+OUTLINE = figures.squares(1.0)
+
+
+def test_clouds_are_the_points_given_in_equal_axes():
+    x, y = ConcentricSquares().sample(30, seed=0)
+    before = dict(mpl.rcParams)
+    grid = [[Cloud(x, "plain", "data"), Cloud(2 * x, "labelled", label=y)]]
+    figure = figures.clouds(grid, outline=OUTLINE, half_width=1.5, row_names=["row"])
+    assert dict(mpl.rcParams) == before
+    for ax, cloud in zip(figure.axes, grid[0], strict=True):
+        assert np.array_equal(ax.collections[0].get_offsets(), cloud.points)
+        assert ax.get_title() == cloud.title
+        assert np.array_equal(ax.lines[0].get_xydata(), OUTLINE[0])
+        box = ax.get_window_extent()
+        assert box.width == pytest.approx(box.height)
+        assert (ax.get_xlim(), ax.get_ylim()) == ((-1.5, 1.5), (-1.5, 1.5))
+    plain, labelled = (ax.collections[0].get_facecolor() for ax in figure.axes)
+    assert np.allclose(plain, to_rgba(figures.COLOURS["data"]))
+    assert np.allclose(labelled, [to_rgba(figures.CLASSES[c]) for c in y])
+
+
+def test_schedule_curves_are_the_schedules():
+    curves = {name: schedule(name, {"sigma_min": 0.01, "sigma_max": 1.0}) for name in SCHEDULES}
+    figure = figures.schedule_curves(curves)
+    for i, (name, one) in enumerate(curves.items()):
+        sigma, log_sigma, snr = (ax.lines[i] for ax in figure.axes)
+        # Back from the curve to its place by the inverse.
+        back = one.u(torch.tensor(sigma.get_ydata()))
+        assert np.allclose(back, sigma.get_xdata(), atol=1e-9), name
+        assert np.allclose(snr.get_ydata() * log_sigma.get_ydata() ** 2, 1)
+    wide = [line.get_label() for line in figure.axes[0].lines if line.get_linewidth() > 2]
+    assert wide == ["exp", "linear", "sqrt"]
+
+
+def test_loss_curve_shows_least_and_fresh():
+    loss = np.linspace(2.0, 1.0, 100)
+    ax = figures.loss_curves([LossCurve("a", "model", loss, least=0.8, fresh=0.9)]).axes[0]
+    raw, mean, least, fresh = ax.lines
+    assert np.array_equal(raw.get_ydata(), loss)
+    assert mean.get_ydata()[-1] == pytest.approx(loss[-6:].mean())
+    assert set(least.get_ydata()) == {0.8}
+    assert (fresh.get_xdata()[0], fresh.get_ydata()[0]) == (100, 0.9)
+    assert ax.get_ylim()[0] < 0.8
+
+
+def test_step_curves_and_comparisons_put_values_where_they_belong():
+    figure = figures.step_curves([1, 10], [StepCurve("a", "model", [0.9, 0.3], [0.5, 1.0])], floor=0.25)
+    left, right = (ax.lines[0] for ax in figure.axes)
+    assert left.get_xydata().tolist() == [[1, 0.9], [10, 0.3]]
+    assert right.get_xydata().tolist() == [[1, 0.5], [10, 1.0]]
+    assert figure.axes[0].patches[0].get_height() == 0.25
+
+    ax = figures.comparisons([Comparison("tv", {"exp": [1.0, 2.0, 3.0], "sqrt": [5.0]}, 0.5, "true")]).axes[0]
+    assert ax.lines[0].get_ydata().tolist() == [1.0, 2.0, 3.0]
+    (bar,) = (c for c in ax.collections if len(c.get_segments()) == 1)
+    low, high = bar.get_segments()[0][:, 1]
+    assert ((low + high) / 2, (high - low) / 2) == pytest.approx((2.0, 1 / np.sqrt(3)))
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["exp", "sqrt"]
+
+
+def test_border_figures_of_the_truth():
+    law = ConcentricSquares()
+    x, y = law.sample(40_000, seed=0)
+    density = figures.radius_density(x, y, bins=110, limit=1.1)
+    assert density.sum() * 0.01 == pytest.approx(1)
+    assert np.allclose(density.sum(1) * 0.01, law.frequencies, atol=0.01)
+    middle = (np.arange(100) + 0.5) / 100
+    assert np.allclose(density.sum(0)[:100], 2 * middle, atol=0.25)
+    assert density[2, :40].sum() == density[2, 60:].sum() == 0
+    ax = figures.border_profile(x, y).axes[0]
+    top = ax.patches[-1].get_data()
+    assert np.allclose(top.values, density.sum(0))
+
+    bars = figures.border_bars([0.5, 0.6], [0.7, 0.8]).axes[0].patches
+    assert [bar.get_height() for bar in bars] == [0.5, 0.7, 0.6, 0.8]
+    assert [bar.get_facecolor() for bar in bars[:2]] == [to_rgba(c) for c in figures.CLASSES[:2]]
+
+
+def test_score_field_of_the_truth_is_the_gradient_and_differs_nowhere():
+    sigma = 0.5
+    figure = figures.score_fields(LAW.denoise, LAW.denoise, [sigma], outline=OUTLINE, half_width=2.0)
+    learned, exact, difference = figure.axes[:3]
+    arrows = learned.collections[0]
+    z = np.asarray(arrows.get_offsets())
+    points = torch.tensor(z, requires_grad=True)
+    (gradient,) = torch.autograd.grad(LAW.log_prob(points, sigma).sum(), points)
+    wanted = sigma * gradient.numpy()
+    short = np.linalg.norm(wanted, axis=1) < 2
+    drawn = np.stack([arrows.U, arrows.V], 1)
+    assert short.sum() > 100
+    assert np.allclose(drawn[short], wanted[short])
+    assert np.array_equal(exact.collections[0].U, arrows.U)
+    image = difference.images[0].get_array()
+    assert float(image.max()) == 0
+    assert np.ma.count_masked(np.ma.masked_invalid(image)) < image.size / 2
+
+
+def test_difference_of_a_wrong_denoiser_is_its_error():
+    shifted = lambda z, sigma, label=None: LAW.denoise(z, sigma) + torch.tensor([0.3, 0.4])  # noqa: E731
+    figure = figures.score_fields(shifted, LAW.denoise, [1.0], outline=OUTLINE, half_width=1.0)
+    assert np.allclose(figure.axes[2].images[0].get_array(), 0.5)
+
+
+def test_denoised_grid_of_the_truth_stays_in_the_square():
+    figure = figures.denoised_grids(LAW.denoise, LAW.denoise, [0.5, 2.0], outline=OUTLINE, half_width=1.5)
+    for ax in figure.axes:
+        bent = np.concatenate([line.get_xydata() for line in ax.lines[1:]])
+        bent = bent[~np.isnan(bent).any(1)]
+        assert len(bent) > 1000
+        assert np.abs(bent).max() < 1
+    # More noise, less known: the same grid is bent further inward.
+    assert (
+        np.abs(figure.axes[1].lines[1].get_xydata()).max()
+        < np.abs(figure.axes[0].lines[1].get_xydata()).max()
+    )
+
+
+def test_trajectories_and_animation(tmp_path):
+    path = np.stack([LAW.sample(50, seed=0, sigma=sigma)[0] for sigma in (1.0, 0.3, 0.0)])
+    ax = figures.trajectories([("exact", "truth", path)], outline=OUTLINE).axes[0]
+    assert np.array_equal(ax.lines[1].get_xydata(), path[:, 0])
+    assert np.array_equal(ax.lines[-1].get_xydata(), path[-1])
+    assert np.array_equal(ax.lines[-2].get_xydata(), path[0])
+
+    images = figures.animation_frames([("exact", "truth", path)], np.array([1.0, 0.3, 0.0]), outline=OUTLINE)
+    # Dots drawn dark: as the noise goes, they gather in the middle of the panel.
+    dark = [(image[40:-60].sum(2) < 300) for image in images]
+    reach = [np.abs(np.argwhere(one)[:, 1] - one.shape[1] / 2).mean() for one in dark]
+    assert reach[0] > reach[1] > reach[2]
+    figures.save_gif(images, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == 3
+        film.seek(2)
+        assert film.info["duration"] == 2000
+        shown = np.asarray(film.convert("RGB")).astype(int)
+    assert np.abs(shown - images[2]).mean() < 6
+
+
+def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path):
+    code = (
+        "import sys, numpy, toydiffusion.report\n"
+        "from toydiffusion import figures\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "figures.save_png(figures.clouds([[figures.Cloud(numpy.zeros((1, 2)))]]), sys.argv[1])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)

@@ -1,0 +1,6 @@
+"""Row 5: the facade: fit, sample, save, load."""
+
+from toydiffusion.model.facade import Diffusion, load
+from toydiffusion.model.presets import PRESETS, Preset
+
+__all__ = ["PRESETS", "Diffusion", "Preset", "load"]

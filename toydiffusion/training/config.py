@@ -1,0 +1,111 @@
+"""Every setting of a model and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from toydiffusion.denoisers import preconditioning
+from toydiffusion.schedules import Schedule, schedule
+from toydiffusion.types import InputError, nearest
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting of a model and its training: the one page of defaults.
+
+    The point set:
+    - `standardize`: give every column mean 0 and standard deviation 1 first; off, z is x.
+
+    The noise (sigma in standard deviations of the standardised data):
+    - `sigma_min`, `sigma_max`: the model's range.
+    - `schedule`: a name in `schedules.SCHEDULES`; training draws sigma = schedule(u) with u stratified.
+
+    The network:
+    - `preconditioning`: what it predicts, "edm", "noise" or "data".
+    - `width`, `hidden_layers`: its fully connected layers.
+    - `edges`: learned hyperplanes seen at the scale of the noise; they make edges sharp.
+    - `waves`: random Fourier features of position.
+
+    The optimisation (Adam, learning rate falling linearly to 0):
+    - `steps`: how many for each class, ten classes at most (`total_steps`). More of them learn few points by
+      heart; fewer leave the borders between classes blurred.
+    - `batch_size`: points a step, each seen with a noise and its opposite; twice as many with labels.
+    - `learning_rate`: the highest, after a short warm-up.
+    - `averaging`: the weights kept are an average over about this fraction of the steps so far.
+    - `label_dropout`: share of labels hidden, so that the model also learns the whole.
+    - `held_out`: share of points kept apart to measure the loss on.
+    - `device`: "auto" is CUDA where there is one; any torch device name.
+    """
+
+    standardize: bool = True
+    sigma_min: float = 0.005
+    sigma_max: float = 10.0
+    schedule: str = "lognormal"
+    preconditioning: str = "edm"
+    width: int = 96
+    hidden_layers: int = 2
+    edges: int = 64
+    waves: int = 0
+    steps: int = 1000
+    batch_size: int = 500
+    learning_rate: float = 1e-2
+    averaging: float = 0.1
+    label_dropout: float = 0.1
+    held_out: float = 0.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check every field, so that a `TrainConfig` that exists can be trained."""
+        lowest = {"width": 1, "hidden_layers": 1, "edges": 0, "waves": 0, "steps": 1, "batch_size": 1}
+        for name, low in lowest.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise InputError(f"{name} must be a whole number >= {low}, got {value!r}")
+        for name in ("averaging", "label_dropout", "held_out", "learning_rate"):
+            value = getattr(self, name)
+            above = name == "learning_rate"
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise InputError(f"{name} must be a number from 0 up to 1, got {value!r}")
+            if above and value == 0:
+                raise InputError("learning_rate must be > 0, got 0")
+        if not isinstance(self.standardize, bool):
+            raise InputError(f"standardize must be True or False, got {self.standardize!r}")
+        preconditioning(self.preconditioning)
+        self.noise()
+        self.torch_device()
+
+    def total_steps(self, num_classes: int) -> int:
+        """Return the number of training steps of a model with so many classes (1: without labels)."""
+        return self.steps * min(num_classes, 10)
+
+    def points_per_step(self, num_classes: int) -> int:
+        """Return how many points a training step takes."""
+        return self.batch_size * (2 if num_classes > 1 else 1)
+
+    def noise(self) -> Schedule:
+        """Return the schedule that training draws its noise levels from."""
+        return schedule(self.schedule, {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max})
+
+    def torch_device(self) -> torch.device:
+        """Return the device that training runs on."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise InputError(f"unknown device {self.device!r}: allowed are 'auto', 'cpu', 'cuda'") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError("device 'cuda' was asked for, but torch finds none; allowed: 'auto', 'cpu'")
+        return device
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:
+        """Return the configuration with these fields set; an unknown one is an error naming the nearest."""
+        known = [f.name for f in fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise InputError(f"unknown setting {key!r}: {nearest(key, known)}")
+        return cls(**settings)
