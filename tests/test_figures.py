@@ -98,7 +98,7 @@ def test_border_figures_of_the_truth():
 
 def test_score_field_of_the_truth_is_the_gradient_and_differs_nowhere():
     sigma = 0.5
-    figure = figures.score_fields(LAW.denoise, LAW.denoise, [sigma], outline=OUTLINE, half_width=2.0)
+    figure = figures.score_fields(LAW.denoise, LAW.denoise, sigmas=[sigma], outline=OUTLINE, half_width=2.0)
     learned, exact, difference = figure.axes[:3]
     arrows = learned.collections[0]
     z = np.asarray(arrows.get_offsets())
@@ -117,12 +117,14 @@ def test_score_field_of_the_truth_is_the_gradient_and_differs_nowhere():
 
 def test_difference_of_a_wrong_denoiser_is_its_error():
     shifted = lambda z, sigma, label=None: LAW.denoise(z, sigma) + torch.tensor([0.3, 0.4])  # noqa: E731
-    figure = figures.score_fields(shifted, LAW.denoise, [1.0], outline=OUTLINE, half_width=1.0)
+    figure = figures.score_fields(shifted, LAW.denoise, sigmas=[1.0], outline=OUTLINE, half_width=1.0)
     assert np.allclose(figure.axes[2].images[0].get_array(), 0.5)
 
 
 def test_denoised_grid_of_the_truth_stays_in_the_square():
-    figure = figures.denoised_grids(LAW.denoise, LAW.denoise, [0.5, 2.0], outline=OUTLINE, half_width=1.5)
+    figure = figures.denoised_grids(
+        LAW.denoise, LAW.denoise, sigmas=[0.5, 2.0], outline=OUTLINE, half_width=1.5
+    )
     for ax in figure.axes:
         bent = np.concatenate([line.get_xydata() for line in ax.lines[1:]])
         bent = bent[~np.isnan(bent).any(1)]

@@ -219,7 +219,7 @@ UNCLEAR = {"exp": [1.0, 2.0, 3.0], "linear": [2.0, 1.5, 3.0], "sqrt": [1.0, 3.5,
         ((CLEAR, CLEAR), ["is confirmed, clearly by every measure"]),
         ((BEATEN, BEATEN), ["not confirmed", "clearly beaten by linear (by measure 0)"]),
         ((CLEAR, BEATEN), ["depends on the measure", "best by measure 0", "linear (by measure 1)"]),
-        ((CLEAR, UNCLEAR), ["holds clearly by measure 0", "by measure 1 no difference is clear"]),
+        ((CLEAR, UNCLEAR), ["holds clearly by measure 0", "by measure 1 it is not clearly ahead"]),
         ((UNCLEAR,), ["not shown by these seeds"]),
     ],
 )
@@ -244,10 +244,10 @@ def test_verdict_pairs_the_seeds():
 def test_other_conclusions_follow_their_numbers():
     assert findings.settled([1, 3, 10, 100], [0.9, 0.5, 0.21, 0.2]) == 10
     assert findings.settled([1, 3, 10], [0.2, 0.5, 0.2]) == 10
-    assert "is the solver's" in findings.solver_or_network("it", 3, 0.52, 0.5, 0.2)
-    assert "is the network's" in findings.solver_or_network("it", 3, 0.5, 0.21, 0.2)
-    assert "share" in findings.solver_or_network("it", 3, 0.5, 0.35, 0.2)
-    assert "chance" in findings.solver_or_network("it", 3, 0.21, 0.205, 0.2)
+    assert "is the solver's" in findings.solver_or_network("it", 3, learned=0.52, exact=0.5, floor=0.2)
+    assert "is the network's" in findings.solver_or_network("it", 3, learned=0.5, exact=0.21, floor=0.2)
+    assert "share" in findings.solver_or_network("it", 3, learned=0.5, exact=0.35, floor=0.2)
+    assert "chance" in findings.solver_or_network("it", 3, learned=0.21, exact=0.205, floor=0.2)
     assert "are real, 30% of" in findings.spaces(0.7, 0.02)
     assert "told from chance" in findings.spaces(0.97, 0.02)
     assert "no security spaces, the borders are crowded" in findings.spaces(1.2, 0.02)

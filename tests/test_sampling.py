@@ -203,14 +203,14 @@ def test_churn_keeps_the_law_and_changes_the_path(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_every_solver_on_every_schedule_samples_the_exact_square(name: str, spacing: str) -> None:
     truth = Square().standardized(0.0, 3**-0.5)
-    steps = 150 if isinstance(solver(name), ReverseSDE) or solver(name).order == 1 else 60
+    steps = 100 if isinstance(solver(name), ReverseSDE) or solver(name).order == 1 else 40
     # Even steps in sigma or sigma^2 leap over the low levels, where edges form, unless they start low.
     top = {"linear": 0.25, "sqrt": 0.08}.get(spacing, 5.0)
     levels = SampleConfig(steps=steps, solver=name, schedule=spacing).levels(0.01, top)
-    z, _ = sample(truth.denoise, truth, levels, solver(name), rows=(0, 4000), seed=1)
+    z, _ = sample(truth.denoise, truth, levels, solver(name), rows=(0, 2048), seed=1)
     assert float(truth.contains(z).double().mean()) > 0.93
     for i in range(2):
-        assert stats.kstest(z[:, i].numpy(), stats.uniform(-(3**0.5), 2 * 3**0.5).cdf).statistic < 0.035
+        assert stats.kstest(z[:, i].numpy(), stats.uniform(-(3**0.5), 2 * 3**0.5).cdf).statistic < 0.045
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])

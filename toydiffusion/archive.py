@@ -17,6 +17,8 @@ from toydiffusion.types import InputError
 FORMAT = 1
 """Version of the files' layout; a file of another one is refused by name."""
 
+_ENTRY = "toydiffusion"
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -27,18 +29,14 @@ class Archive:
 
     def write(self, path: str | os.PathLike[str], kind: str) -> None:
         """Write the file whole or not at all; `kind` says what it is ("model", "checkpoint")."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         text = json.dumps(dict(self.metadata), sort_keys=True)
-        header = {
-            "toydiffusion": kind,
-            "format": str(FORMAT),
-            "metadata": text,
-            "digest": _digest(tensors, text),
-        }
+        # One entry only: safetensors writes several in an order that changes from run to run.
+        stamp = {"kind": kind, "format": FORMAT, "digest": _digest(tensors, text), "metadata": text}
         with replacing(path) as part:
-            save_file(tensors, part, metadata=header)
+            part.write_bytes(save(tensors, metadata={_ENTRY: json.dumps(stamp)}))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], kind: str) -> Archive:
@@ -60,17 +58,21 @@ class Archive:
             raise InputError(
                 f"{name!r} is not a {kind} file, or is cut off: expected a file that toydiffusion saved"
             ) from None
-        if "toydiffusion" not in header:
+        if _ENTRY not in header:
             raise InputError(f"{name!r} is not a {kind} file: it was not saved by toydiffusion")
-        if header["toydiffusion"] != kind:
-            raise InputError(f"{name!r} is a {header['toydiffusion']} file, expected a {kind} file")
-        if header.get("format") != str(FORMAT):
+        try:
+            stamp = json.loads(header[_ENTRY])
+            found, version, text = stamp["kind"], stamp["format"], stamp["metadata"]
+            whole = stamp["digest"] == _digest(tensors, text)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(f"{name!r} was altered after it was saved: its header cannot be read") from None
+        if found != kind:
+            raise InputError(f"{name!r} is a {found} file, expected a {kind} file")
+        if version != FORMAT:
             raise InputError(
-                f"{name!r} has format version {header.get('format')}; "
-                f"this toydiffusion reads version {FORMAT}"
+                f"{name!r} has format version {version}; this toydiffusion reads version {FORMAT}"
             )
-        text = header.get("metadata", "")
-        if header.get("digest") != _digest(tensors, text):
+        if not whole:
             raise InputError(f"{name!r} was altered after it was saved: its contents do not match its digest")
         return cls(tensors, json.loads(text))
 

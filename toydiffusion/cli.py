@@ -184,7 +184,7 @@ def _toydiffusion(
 
 
 @app.command(
-    epilog="Example: toydiffusion fit points.csv --label-column class --steps 3000 --out model.safetensors"
+    epilog="Example: toydiffusion fit points.csv --label-column class --steps 2000 --out model.safetensors"
 )
 @_flags(TrainConfig, "Settings, each instead of the preset's (shown: those of default)")
 def fit(
@@ -226,6 +226,7 @@ def fit(
         again = shlex.join(["toydiffusion", *context.obj, *([] if resume else ["--resume"])])
         raise KeyboardInterrupt(f"interrupted; to go on, run: {again}") from None
     model.save(out)
+    checkpoint.unlink(missing_ok=True)
     _print_card(model)
     typer.echo(f"wrote {out}")
 
@@ -301,7 +302,7 @@ def demo(
     out: Annotated[Path, _flag(Path, "The folder for the report.")] = Path("demo"),
     seed: Annotated[int, _flag(int, "Same seed, same report.")] = 0,
 ) -> None:
-    """Tell the whole story on the concentric squares: fit, draw, judge against the exact answer, report."""
+    """Tell the whole story on the squares: fit, draw, judge against the exact answer, report."""
     from toydiffusion import report
 
     report.demo(out, seed=seed)

@@ -73,7 +73,7 @@ def loss_curves(runs: Sequence[LossCurve]) -> Figure:
         for ax, run in zip(axes[0], runs, strict=True):
             step = np.arange(1, len(run.loss) + 1)
             mean = smoothed(run.loss, max(1, len(run.loss) // 15))
-            ax.plot(step, run.loss, color=COLOURS[run.colour], linewidth=0.5, alpha=0.35)
+            ax.plot(step, run.loss, color=COLOURS[run.colour], linewidth=0.4, alpha=0.18)
             ax.plot(step, mean, color=COLOURS[run.colour], label="training loss, running mean")
             ax.axhline(
                 run.least,
@@ -126,7 +126,7 @@ def step_curves(steps: Sequence[int], curves: Sequence[StepCurve], *, floor: flo
             axes[0, 0].plot(steps, curve.distance, **style)
             axes[0, 1].plot(steps, curve.inside, **style)
         axes[0, 0].axhspan(0, floor, color="#eef1f5", zorder=0)
-        axes[0, 0].text(steps[-1], floor * 0.92, "true points", ha="right", va="top", color=QUIET)
+        axes[0, 0].text(steps[0], floor * 0.12, "true points", va="bottom", color=QUIET)
         for ax, title in zip(
             axes[0], ("total variation from the truth", "share inside the square"), strict=True
         ):
@@ -134,7 +134,7 @@ def step_curves(steps: Sequence[int], curves: Sequence[StepCurve], *, floor: flo
             ax.set_xticks(list(steps), [f"{k:,}" for k in steps])
             ax.minorticks_off()
         handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=2)
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -33,7 +33,7 @@ def lattice(half_width: float, n: int) -> Floats:
 
 
 def score_fields(
-    learned: Denoiser, exact: Denoiser, sigmas: Sequence[float], *, outline: Outline, half_width: float = 3.0
+    learned: Denoiser, exact: Denoiser, *, sigmas: Sequence[float], outline: Outline, half_width: float = 3.0
 ) -> Figure:
     """Return, a column per noise level, the learned score, the exact score, and how far the denoisers differ.
 
@@ -72,7 +72,7 @@ def score_fields(
 
 
 def denoised_grids(
-    learned: Denoiser, exact: Denoiser, sigmas: Sequence[float], *, outline: Outline, half_width: float = 3.0
+    learned: Denoiser, exact: Denoiser, *, sigmas: Sequence[float], outline: Outline, half_width: float = 3.0
 ) -> Figure:
     """Return where the denoised means of a regular grid lie, a column per noise level: learned, exact below.
 

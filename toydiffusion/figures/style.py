@@ -27,11 +27,13 @@ COLOURS: Final[dict[str, str]] = {
     "truth": "#1f2933",
     "model": "#2563eb",
     "original": "#d9730d",
+    "short": "#0891b2",
     "exp": "#0f766e",
     "linear": "#7c3aed",
     "sqrt": "#be185d",
 }
-"""One colour for each thing, the same in every figure: data, truth, the two recipes, the three schedules."""
+"""One colour for each thing, the same in every figure: data, truth, the two recipes, the default
+started lower, the three schedules."""
 
 CLASSES: Final = ("#2d1160", "#7b2382", "#c43c75", "#f2685c", "#f5a65b")
 """The classes from the inside out, ordered in lightness (after matplotlib's magma)."""

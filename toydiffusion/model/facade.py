@@ -78,8 +78,9 @@ class Diffusion:
         same seed gives the same weights on one machine, version and thread count.
 
         With `checkpoint`, a path, an interruption (Ctrl-C) leaves a file there before `KeyboardInterrupt`
-        goes on, and so does every half minute of training; `resume` takes it up where it stopped, to the
-        same weights as if never interrupted. The file is removed once training is done.
+        goes on, and so does every half minute of training and its end; `resume` takes it up where it
+        stopped, to the same weights as if never interrupted. The file is yours to remove, once the model is
+        saved.
 
         Raises `InputError` for points that cannot be learned from (fewer than two, NaN, a constant column,
         only one class) and `TrainingError` if the loss is no longer a number.
@@ -278,17 +279,18 @@ class Diffusion:
                 for first in range(0, total, batch_size):
                     last = min(first + batch_size, total)
                     rows = None if index is None else index[first:last]
-                    z, chosen = sample(
-                        denoiser,
-                        learned.moments,
-                        levels,
-                        method,
-                        rows=(first, last),
-                        seed=seed,
-                        label=rows,
-                        churn=sampling.churn,
-                        given=None if given is None else given[first:last],
-                    )
+                    with torch.no_grad():
+                        z, chosen = sample(
+                            denoiser,
+                            learned.moments,
+                            levels,
+                            method,
+                            rows=(first, last),
+                            seed=seed,
+                            label=rows,
+                            churn=sampling.churn,
+                            given=None if given is None else given[first:last],
+                        )
                     x = learned.standardizer.x(z).numpy()
                     yield (
                         x,
@@ -298,8 +300,7 @@ class Diffusion:
                     )
                     move(last, "")
 
-        with torch.no_grad():
-            return blocks()
+        return blocks()
 
     def trajectory(
         self,
@@ -408,6 +409,8 @@ class Diffusion:
             return len(given)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise InputError(f"the number of points must be a whole number >= 1, got {n!r}")
+        if n >= 2**63:
+            raise InputError(f"the number of points must be below 2**63, got {n}")
         return int(n)
 
     def _index(self, label: Any, n: int) -> Labels | None:

@@ -28,7 +28,7 @@ def train_schedules(
                 learn(
                     law,
                     "original",
-                    settings.points,
+                    points=settings.points,
                     seed=seed + i,
                     effort=settings.schedule_effort,
                     schedule=name,
@@ -45,7 +45,8 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
         key: {name: [] for name in ORIGINALS}
         for key in ("tv", "inside", "kl", "tv_training", "inside_training")
     }
-    sampling_alone, shown = {}, []
+    sampling_alone: dict[str, list[float]] = {name: [] for name in ORIGINALS}
+    shown = []
     for name, own in models.items():
         clocked = replace(own[0].model.sampling, steps=settings.schedule_steps, schedule=name)
         common = replace(clocked, schedule="exp")
@@ -60,27 +61,26 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             measured["kl"][name].append(learned.divergence(settings.fresh, seed=seed + i).value)
             measured["tv_training"][name].append(alone.total_variation)
             measured["inside_training"][name].append(alone.inside)
-        sampling_alone[name] = fit_of(own[0].draw(n, clocked, seed=seed, exact=True), law)._asdict()
+            exact = fit_of(learned.draw(n, clocked, seed=seed + i, exact=True), law)
+            sampling_alone[name].append(exact.total_variation)
 
     verdicts = {
         "total variation": verdict(measured["tv"]),
         "share inside": verdict(measured["inside"], lower_is_better=False),
         "KL divergence": verdict(measured["kl"]),
     }
-    training_alone = verdict(measured["tv_training"])
     least = floor(law, n, seed=seed)
-    best_exact = min(sampling_alone, key=lambda name: sampling_alone[name]["total_variation"])
     return Part(
         {
             "measured": measured,
             "mean": {key: _over(np.mean, values) for key, values in measured.items()},
             "std_error": {key: _over(_std_error, values) for key, values in measured.items()},
             "sampling_alone": sampling_alone,
+            "sampling_alone_finding": ranking(verdict(sampling_alone), "total variation"),
             "verdicts": {what: asdict(found) for what, found in verdicts.items()},
             "findings": [ranking(found, what) for what, found in verdicts.items()],
             "claim": claim(verdicts, "exp"),
-            "training_alone": ranking(training_alone, "total variation"),
-            "best_exact": best_exact,
+            "training_alone": ranking(verdict(measured["tv_training"]), "total variation"),
             "floor": least,
             "points": n,
             "sampling_steps": settings.schedule_steps,
@@ -108,7 +108,7 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
                     ),
                     Comparison(
                         "exact denoiser, sampled with it: TV ↓",
-                        {name: [one["total_variation"]] for name, one in sampling_alone.items()},
+                        sampling_alone,
                         least,
                         "true points",
                     ),

@@ -42,7 +42,7 @@ def demo(
         raise InputError(f"seed must be an integer >= 0, got {seed!r}")
     folder = _folder(Path(out))
     began = monotonic()
-    with progress.bar("demo", 10 + 3 * settings.schedule_seeds, show) as move:
+    with progress.bar("demo", 11 + 3 * settings.schedule_seeds, show) as move:
         done = -1
 
         def stage(note: str) -> None:
@@ -85,11 +85,16 @@ def _measure(
     recipes: dict[str, Learned] = {}
     for preset in ("default", "original"):
         stage(f"training, recipe {preset}")
-        recipes[preset] = learn(law, preset, settings.points, seed=seed, effort=settings.effort)
+        recipes[preset] = learn(law, preset, points=settings.points, seed=seed, effort=settings.effort)
         recipes[preset].model.save(models / f"square-{preset}.safetensors")
     stage("training, concentric squares")
     rings = learn(
-        ConcentricSquares(), "default", settings.points, seed=seed, effort=settings.effort, labelled=True
+        ConcentricSquares(),
+        "default",
+        points=settings.points,
+        seed=seed,
+        effort=settings.effort,
+        labelled=True,
     )
     rings.model.save(models / "concentric-squares.safetensors")
     scheduled = train_schedules(law, settings, seed=seed, stage=stage)

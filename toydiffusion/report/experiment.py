@@ -17,7 +17,6 @@ from toydiffusion.metrics import Estimate, denoiser_divergence, share_inside, to
 from toydiffusion.model import PRESETS, Diffusion
 from toydiffusion.sampling import SampleConfig, reverse, sample
 from toydiffusion.solvers import solver
-from toydiffusion.training import TrainConfig
 from toydiffusion.types import Denoiser
 
 if TYPE_CHECKING:
@@ -119,23 +118,26 @@ class Learned:
         return [(line - mean) / scale for line in squares(*half_widths)]
 
 
-def recipe(preset: str, effort: float, **changes: Any) -> TrainConfig:
-    """Return a preset's training with its number of steps scaled."""
-    train = PRESETS[preset].train
-    return replace(train, steps=max(1, round(train.steps * effort)), **changes)
-
-
 def learn(
     law: Bounded,
     preset: str,
-    points: int,
     *,
+    points: int,
     seed: int,
     effort: float = 1.0,
+    schedule: str | None = None,
     labelled: bool = False,
-    **changes: Any,
 ) -> Learned:
-    """Fit a preset to `points` points of the law drawn with this seed."""
+    """Fit a preset to points of the law drawn with this seed.
+
+    `effort` is the share of the preset's training steps; `schedule` None is the preset's own.
+    """
+    recipe = PRESETS[preset]
+    config = replace(
+        recipe.train,
+        steps=max(1, round(recipe.train.steps * effort)),
+        schedule=schedule or recipe.train.schedule,
+    )
     x, y = law.sample(points, seed=seed)
-    model = Diffusion(recipe(preset, effort, **changes), PRESETS[preset].sample)
-    return Learned(model.fit(x, y if labelled else None, seed=seed, progress=False), law, seed)
+    model = Diffusion(config, recipe.sample).fit(x, y if labelled else None, seed=seed, progress=False)
+    return Learned(model, law, seed)

@@ -87,8 +87,8 @@ def claim(verdicts: Mapping[str, Verdict], name: str) -> str:
         )
     rest = [what for what in verdicts if what not in clear]
     if clear:
-        return f"{start} holds clearly by {_list(clear)}; by {_list(rest)} no difference is clear."
-    return f"{start} is not shown by these seeds: it is best by {_list(won)}, but no difference is clear."
+        return f"{start} holds clearly by {_list(clear)}; by {_list(rest)} it is not clearly ahead of all others."
+    return f"{start} is not shown by these seeds: best by {_list(won)}, but never clearly."
 
 
 def settled(steps: Sequence[int], distance: Sequence[float], *, within: float = 0.02) -> int:
@@ -103,7 +103,7 @@ def settled(steps: Sequence[int], distance: Sequence[float], *, within: float = 
     return steps[first]
 
 
-def solver_or_network(name: str, steps: int, learned: float, exact: float, floor: float) -> str:
+def solver_or_network(name: str, steps: int, *, learned: float, exact: float, floor: float) -> str:
     """Return a sentence that shares out a distance at some number of steps between solver and network."""
     solver, network = exact - floor, learned - exact
     start = (

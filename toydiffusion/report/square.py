@@ -22,6 +22,8 @@ ORIGINALS = ("sqrt", "linear", "exp")
 """The original's three schedules, in its order."""
 RANGE = {"sigma_min": float(np.exp(-5)), "sigma_max": 1.0}
 """The original's range of noise, in the square's own units."""
+LOW_START = 2.0
+"""Where few steps are better spent from than from sigma_max, in standard deviations of the data."""
 WITHIN = 0.02
 """A total variation this near to the last one counts as settled."""
 SQUARE = figures.squares(1.0)
@@ -114,50 +116,50 @@ def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
 
 def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> Part:
     """Cut the reverse process into few and many steps, with each network and with the exact denoiser."""
-    law = next(iter(recipes.values())).law
+    law = recipes["default"].law
     least = floor(law, settings.measured, seed=seed)
     grid, names, curves = [], [], []
     numbers: dict[str, dict[str, Any]] = {}
-    for name, learned in recipes.items():
-        colour = "model" if name == "default" else name
-        for exact in (False, True):
+    ways = [
+        (name, "model" if name == "default" else name, learned, learned.model.sampling)
+        for name, learned in recipes.items()
+    ]
+    low = replace(recipes["default"].model.sampling, sigma_start=LOW_START)
+    ways.insert(1, (f"default from σ = {LOW_START:g}", "short", recipes["default"], low))
+    for name, colour, learned, sampling in ways:
+        method = sampling.solver
+        numbers[name] = {"solver": method}
+        for who, exact in (("learned", False), ("exact", True)):
             drawn = [
-                learned.draw(
-                    settings.measured, replace(learned.model.sampling, steps=k), seed=seed, exact=exact
-                )
+                learned.draw(settings.measured, replace(sampling, steps=k), seed=seed, exact=exact)
                 for k in settings.steps
             ]
             distance, inside = zip(*(fit_of(x, law) for x in drawn), strict=True)
-            who = "exact" if exact else "learned"
-            numbers.setdefault(name, {})[who] = {
+            numbers[name][who] = {
                 "total_variation": list(distance),
                 "inside": list(inside),
                 "settled": settled(settings.steps, distance, within=WITHIN),
             }
+            titles = [
+                f"{k:,} step{'s' * (k > 1)}\nTV {tv:.2f}"
+                for k, tv in zip(settings.steps, distance, strict=True)
+            ]
+            shown = [x[: settings.shown] for x in drawn]
             grid.append(
-                [
-                    Cloud(
-                        x[: settings.shown],
-                        f"{k:,} step{'s' * (k > 1)}\nTV {tv:.2f}",
-                        "truth" if exact else colour,
-                    )
-                    for x, k, tv in zip(drawn, settings.steps, distance, strict=True)
-                ]
+                [Cloud(*one, "truth" if exact else colour) for one in zip(shown, titles, strict=True)]
             )
-            names.append(f"{name}, {'exact' if exact else 'learned'}")
-            label = f"{name}: {learned.model.sampling.solver}, {'exact denoiser' if exact else 'network'}"
+            names.append(f"{name},\n{who}")
+            label = f"{name}: {method}, {'exact denoiser' if exact else 'network'}"
             curves.append(StepCurve(label, colour, distance, inside, exact))
-        at = min(len(settings.steps) - 1, 3)
-        numbers[name]["solver"] = learned.model.sampling.solver
         numbers[name]["findings"] = [
             solver_or_network(
-                f"the {name} recipe",
+                f"the recipe {name}",
                 settings.steps[i],
-                numbers[name]["learned"]["total_variation"][i],
-                numbers[name]["exact"]["total_variation"][i],
-                least,
+                learned=numbers[name]["learned"]["total_variation"][i],
+                exact=numbers[name]["exact"]["total_variation"][i],
+                floor=least,
             )
-            for i in sorted({at, len(settings.steps) - 1})
+            for i in sorted({min(3, len(settings.steps) - 1), len(settings.steps) - 1})
         ]
     return Part(
         {
@@ -166,6 +168,7 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
             "shown": min(settings.shown, settings.measured),
             "floor": least,
             "within": WITHIN,
+            "low_start": LOW_START,
             "recipes": numbers,
         },
         {
@@ -198,8 +201,12 @@ def fields(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
     return Part(
         {"sigma": sigmas, "gap": gap, "apart": apart, "paths": 70, "side": 2 / scale, "frames": len(levels)},
         {
-            "score": figures.score_fields(model.denoiser, learned.truth.denoise, sigmas, outline=outline),
-            "means": figures.denoised_grids(model.denoiser, learned.truth.denoise, sigmas, outline=outline),
+            "score": figures.score_fields(
+                model.denoiser, learned.truth.denoise, sigmas=sigmas, outline=outline
+            ),
+            "means": figures.denoised_grids(
+                model.denoiser, learned.truth.denoise, sigmas=sigmas, outline=outline
+            ),
             "paths": figures.trajectories(
                 [(*title, way) for title, way in zip(titled, ways, strict=True)],
                 outline=SQUARE,

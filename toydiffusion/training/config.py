@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,27 +18,33 @@ class TrainConfig:
     """Every setting of a model and its training: the one page of defaults.
 
     The point set:
+
     - `standardize`: give every column mean 0 and standard deviation 1 first; off, z is x.
 
-    The noise (sigma in standard deviations of the standardised data):
-    - `sigma_min`, `sigma_max`: the model's range.
-    - `schedule`: a name in `schedules.SCHEDULES`; training draws sigma = schedule(u) with u stratified.
+    The noise, in standard deviations of the standardised data:
+
+    - `sigma_min`: the lowest noise level the model knows; what it draws is smoothed by about that much.
+    - `sigma_max`: the highest, where nothing of the data is left but its mean and variance.
+    - `schedule`: how training spreads its noise levels between them, u drawn from even strata.
 
     The network:
-    - `preconditioning`: what it predicts, "edm", "noise" or "data".
-    - `width`, `hidden_layers`: its fully connected layers.
-    - `edges`: learned hyperplanes seen at the scale of the noise; they make edges sharp.
-    - `waves`: random Fourier features of position.
 
-    The optimisation (Adam, learning rate falling linearly to 0):
-    - `steps`: how many for each class, ten classes at most (`total_steps`). More of them learn few points by
-      heart; fewer leave the borders between classes blurred.
+    - `preconditioning`: what it predicts: the noise, the clean data, or EDM's mixture of the two.
+    - `width`: units in each fully connected hidden layer.
+    - `hidden_layers`: how many of them.
+    - `edges`: learned hyperplanes seen at the scale of the noise; they make edges sharp.
+    - `waves`: random Fourier features of position, for structure too fine for the layers.
+
+    The optimisation, by Adam:
+
+    - `steps`: how many for each class, ten classes at most. More of them learn few points by heart; fewer
+      leave the borders between classes blurred.
     - `batch_size`: points a step, each seen with a noise and its opposite; twice as many with labels.
-    - `learning_rate`: the highest, after a short warm-up.
-    - `averaging`: the weights kept are an average over about this fraction of the steps so far.
+    - `learning_rate`: the highest, reached after 20 steps; from there it falls linearly to 0.
+    - `averaging`: the weights kept are an average over about this share of the steps so far; 0 is none.
     - `label_dropout`: share of labels hidden, so that the model also learns the whole.
-    - `held_out`: share of points kept apart to measure the loss on.
-    - `device`: "auto" is CUDA where there is one; any torch device name.
+    - `held_out`: share of the points kept apart to measure the loss on.
+    - `device`: where training runs: auto (CUDA where there is one), cpu or cuda.
     """
 
     standardize: bool = True
@@ -66,16 +73,16 @@ class TrainConfig:
                 raise InputError(f"{name} must be a whole number >= {low}, got {value!r}")
         for name in ("averaging", "label_dropout", "held_out", "learning_rate"):
             value = getattr(self, name)
-            above = name == "learning_rate"
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise InputError(f"{name} must be a number from 0 up to 1, got {value!r}")
-            if above and value == 0:
-                raise InputError("learning_rate must be > 0, got 0")
+        if self.learning_rate == 0:
+            raise InputError("learning_rate must be > 0, got 0")
         if not isinstance(self.standardize, bool):
             raise InputError(f"standardize must be True or False, got {self.standardize!r}")
+        if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"unknown device {self.device!r}: allowed are 'auto', 'cpu', 'cuda', 'cuda:1'")
         preconditioning(self.preconditioning)
         self.noise()
-        self.torch_device()
 
     def total_steps(self, num_classes: int) -> int:
         """Return the number of training steps of a model with so many classes (1: without labels)."""
@@ -93,13 +100,11 @@ class TrainConfig:
         """Return the device that training runs on."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise InputError(f"unknown device {self.device!r}: allowed are 'auto', 'cpu', 'cuda'") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError("device 'cuda' was asked for, but torch finds none; allowed: 'auto', 'cpu'")
-        return device
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise InputError(
+                f"device {self.device!r} was asked for, but torch finds none; allowed: 'auto', 'cpu'"
+            )
+        return torch.device(self.device)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:

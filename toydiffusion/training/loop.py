@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from pathlib import Path
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import torch
@@ -120,18 +122,18 @@ def run(
 ) -> None:
     """Train to the end, showing progress and keeping the checkpoint.
 
-    `progress` None draws a bar where someone watches (`progress.bar`). With `checkpoint`, `KeyboardInterrupt`
-    leaves a checkpoint there before it goes on, and so does every half minute; `key` is the data's
-    `fingerprint`. The file is removed at the end.
+    `progress` None draws a bar where someone watches (`progress.bar`). `checkpoint` is written every half
+    minute, at the end, and when `KeyboardInterrupt` stops the training, which then goes on; `key` is the
+    `fingerprint` of data and settings.
     """
+    total = config.total_steps(state.network.num_classes)
     saved = monotonic()
     threads = torch.get_num_threads()
     # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
     # differently: with one, the weights do not depend on the thread count.
     torch.set_num_threads(1)
     try:
-        total = config.total_steps(state.network.num_classes)
-        with bar("training", total, progress) as move:
+        with _between_steps() as stop_if_asked, bar("training", total, progress) as move:
             for _ in train(state, z, label, config):
                 if state.step % 10 == 0 or state.step == total:
                     recent = state.history.loss[-50:]
@@ -139,6 +141,7 @@ def run(
                 if checkpoint is not None and monotonic() - saved > 30:
                     state.save(checkpoint, key)
                     saved = monotonic()
+                stop_if_asked()
     except KeyboardInterrupt:
         if checkpoint is not None:
             state.save(checkpoint, key)
@@ -146,4 +149,25 @@ def run(
     finally:
         torch.set_num_threads(threads)
     if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
+        state.save(checkpoint, key)
+
+
+@contextmanager
+def _between_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back, which could tear a step in two; yield a function that lets it through."""
+    asked: list[int] = []
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.default_int_handler:
+                handlers[number] = signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        yield stop_if_asked
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,87 @@
+"""The package as a whole: its names, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import toydiffusion
+
+ROOT = Path(toydiffusion.__file__).parent
+
+ROWS = [
+    {"types", "files", "streams", "progress", "archive"},
+    {"distributions", "schedules", "solvers", "standardize"},
+    {"denoisers"},
+    {"training", "sampling", "metrics", "figures", "tables"},
+    {"certificate"},
+    {"model"},
+    {"report"},
+    {"cli", "__main__"},
+]
+ROW = {name: row for row, names in enumerate(ROWS) for name in names}
+WITHIN_ROW = {
+    ("files", "types"),
+    ("streams", "types"),
+    ("archive", "files"),
+    ("archive", "types"),
+    ("__main__", "cli"),
+}
+FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_from_lower_rows_only(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            base = node.module or ""
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "toydiffusion" else [base]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] != "toydiffusion" or len(parts) == 1 or parts[1] in (own, "__version__"):
+                continue
+            other = parts[1]
+            allowed = ROW[other] < ROW[own] or (own, other) in WITHIN_ROW
+            assert allowed, f"{own} (row {ROW[own]}) imports {other} (row {ROW[other]})"
+
+
+def test_every_name_promised_is_there_and_sorted() -> None:
+    packages = [toydiffusion] + [
+        importlib.import_module(f"toydiffusion.{info.name}")
+        for info in pkgutil.iter_modules(toydiffusion.__path__)
+        if info.ispkg
+    ]
+    for package in packages:
+        # As ruff sorts them: constants, classes, then the rest.
+        promised = list(package.__all__)
+        order = sorted(promised, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+        assert promised == order, package.__name__
+        assert all(name in vars(package) for name in promised)
+
+
+def test_importing_costs_torch_and_little_more() -> None:
+    code = (
+        "import sys, json, torch; before = set(sys.modules); import toydiffusion; "
+        "print(json.dumps(sorted({m.split('.')[0] for m in set(sys.modules) - before})))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(run.stdout))
+    heavy = {"matplotlib", "pandas", "polars", "pyarrow", "sklearn", "scipy", "typer", "jinja2", "rich"}
+    assert "toydiffusion" in loaded
+    assert not loaded & heavy
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"## {toydiffusion.__version__}" in (ROOT.parent / "CHANGELOG.md").read_text()

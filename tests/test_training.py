@@ -1,0 +1,369 @@
+"""Levels 1 and 5: preconditioning, the loss, and training against what is known to be possible."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+
+import toydiffusion as td
+from toydiffusion.denoisers import PRECONDITIONINGS, Network, preconditioning
+from toydiffusion.distributions import ConcentricSquares, Gaussian, GaussianMixture, Square
+from toydiffusion.metrics import (
+    border_mass,
+    denoiser_divergence,
+    share_inside,
+    total_variation,
+)
+from toydiffusion.training import (
+    History,
+    TrainConfig,
+    TrainState,
+    denoising_loss,
+    expected_loss,
+    fingerprint,
+    train,
+)
+from toydiffusion.types import InputError
+
+QUICK = TrainConfig(steps=60, batch_size=64, width=16, edges=8, waves=3)
+
+
+# Preconditioning and network --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(PRECONDITIONINGS))
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 1.0, 30.0])
+def test_network_input_and_target_have_unit_variance_for_unit_data(name: str, sigma: float) -> None:
+    scheme = preconditioning(name)
+    at = torch.full((200_000,), sigma, dtype=torch.float64)
+    g = torch.Generator().manual_seed(0)
+    clean, eps = torch.randn(2, 200_000, generator=g, dtype=torch.float64)
+    noisy = clean + sigma * eps
+    assert float((scheme.c_in(at) * noisy).var()) == pytest.approx(1, rel=0.02)
+    target = (clean - scheme.c_skip(at) * noisy) / scheme.c_out(at)
+    assert float(target.var()) == pytest.approx(1, rel=0.02)
+    torch.testing.assert_close(scheme.weight(at) * scheme.c_out(at) ** 2, torch.ones_like(at))
+    if name == "noise":
+        torch.testing.assert_close(target, eps, rtol=0, atol=1e-10)
+    if name == "edm":  # c_skip is the regression slope: what is left is uncorrelated with the input
+        assert abs(float((target * noisy).mean())) < 0.01 * max(1, sigma)
+
+
+def network(num_classes: int = 3, name: str = "edm") -> Network:
+    net = Network(
+        2,
+        num_classes,
+        width=16,
+        hidden_layers=2,
+        edges=6,
+        waves=4,
+        preconditioning=preconditioning(name),
+        generator=torch.Generator().manual_seed(0),
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return net
+
+
+@torch.no_grad()
+def test_the_network_uses_position_noise_level_and_label_and_no_other_row() -> None:
+    net = network()
+    z = torch.tensor([[0.3, -0.2], [1.0, 0.5], [-1.0, 2.0]], dtype=torch.float64)
+    sigma = torch.tensor([0.5, 0.2, 3.0], dtype=torch.float64)
+    label = torch.tensor([0, 1, 2])
+    out = net(z, sigma, label)
+    assert out.dtype == torch.float64
+    for i in range(3):
+        one = slice(i, i + 1)
+        torch.testing.assert_close(net(z[one], sigma[one], label[one]), out[one], rtol=0, atol=1e-5)
+    for changed in (
+        net(z + 0.1, sigma, label),
+        net(z, sigma * 1.3, label),
+        net(z, sigma, (label + 1) % 3),
+        net(z, sigma, None),
+    ):
+        assert float((changed - out).abs().max(1).values.min()) > 1e-3
+    assert net.size == sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def test_float64_points_lose_nothing_at_low_noise() -> None:
+    """At sigma 1e-3 the denoised point is z plus 1e-3 of the network: float32 throughout would lose it."""
+    net = network()
+    z = torch.tensor([[1.234567890123, -1.1]], dtype=torch.float64)
+    sigma = torch.tensor([1e-3], dtype=torch.float64)
+    raw = net.raw(z.float(), sigma.float(), None).double()
+    c_skip, c_out = 1 / (1 + 1e-6), 1e-3 / math.sqrt(1 + 1e-6)
+    torch.testing.assert_close(net(z, sigma), c_skip * z + c_out * raw, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(PRECONDITIONINGS))
+def test_a_fresh_network_is_the_best_linear_start(name: str) -> None:
+    config = TrainConfig(preconditioning=name)
+    state = TrainState.start(2, 1, config, seed=0)
+    z = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+    sigma = torch.tensor([2.0], dtype=torch.float64)
+    expected = {"noise": 1.0, "data": 0.0, "edm": 0.2}[name]
+    torch.testing.assert_close(state.network(z, sigma), expected * z)
+
+
+# The loss ---------------------------------------------------------------------------------------------
+
+
+def test_the_least_loss_of_a_gaussian_is_its_closed_form() -> None:
+    """E|D - z|^2 = C sigma^2 / (C + sigma^2) per coordinate; averaged over the noise law by quadrature."""
+    variance = 0.6
+    truth = Gaussian([0.0], [[variance]])
+    config = TrainConfig()
+    noise = config.noise()
+
+    def weighted(u: float) -> float:
+        sigma = float(noise.sigma_at(torch.tensor(u, dtype=torch.float64)))
+        return (1 + sigma**2) / sigma**2 * variance * sigma**2 / (variance + sigma**2)
+
+    exact, _ = quad(weighted, 0, 1)
+    z = truth.rows(0, 200_000, seed=0)[0]
+    found, error = expected_loss(truth.denoise, config, z, None)
+    assert abs(found - exact) < 4 * error
+    assert error < 0.01 * exact
+    worse, _ = expected_loss(lambda z, sigma, label=None: z, config, z, None)
+    assert worse > exact * 1.2
+
+
+def test_the_loss_squares_and_weighs_each_point() -> None:
+    z = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
+    sigma = torch.tensor([0.5, 2.0])
+    eps = torch.tensor([[1.0, 0.0], [0.5, -1.0]])
+    loss = denoising_loss(lambda z, s, y=None: 0 * z, preconditioning("noise"), z, sigma, eps, None)
+    assert float(loss) == pytest.approx(((1 + 4) / 2 / 0.25 + 1 / 2 / 4) / 2)
+
+
+@pytest.mark.parametrize("name", sorted(PRECONDITIONINGS))
+def test_training_on_a_gaussian_reaches_the_least_loss(name: str) -> None:
+    truth = Gaussian([0.0, 0.0], [[1.0, 0.7], [0.7, 1.0]])
+    config = TrainConfig(steps=500, batch_size=250, width=48, preconditioning=name, sigma_min=0.05)
+    state = TrainState.start(2, 1, config, seed=0)
+    for _ in train(state, truth.rows(0, 50_000, seed=0)[0], None, config):
+        pass
+    fresh = truth.rows(0, 50_000, seed=1)[0]
+    least, _ = expected_loss(truth.denoise, config, fresh, None)
+    reached, _ = expected_loss(state.average, config, fresh, None)
+    assert least * 0.999 < reached < least * 1.02
+    assert np.mean(state.history.loss[-50:]) == pytest.approx(reached, rel=0.03)
+
+
+def test_the_default_model_of_1000_points_of_the_square_is_close_to_the_truth() -> None:
+    square = Square()
+    model = td.Diffusion().fit(square.sample(1000, seed=5)[0], seed=0)
+    s = model.standardizer
+    scale = float(s.scale.log().mean().exp())
+    divergence = denoiser_divergence(
+        model.denoiser,
+        square.standardized(s.mean, s.scale),
+        sigma_min=0.01 / scale,
+        sigma_max=5 / scale,
+        n=8000,
+    )
+    assert divergence.value < 0.09
+    x = model.sample(10_000, seed=1)
+    assert share_inside(x, square) > 0.965
+    assert total_variation(x, square) < 0.15
+
+
+def test_labels_are_learned_and_so_is_the_whole() -> None:
+    pair = GaussianMixture([[-2.0, 0.0], [2.0, 0.0]], [[[0.3, 0.0], [0.0, 0.3]]] * 2, weights=[1.0, 3.0])
+    z, label = pair.rows(0, 4000, seed=0)
+    config = TrainConfig(steps=200)
+    state = TrainState.start(2, 2, config, seed=0)
+    for _ in train(state, z, label, config):
+        pass
+    assert state.step == 400
+    for own, bound in ((True, 0.05), (False, 0.08)):
+        cost = denoiser_divergence(state.average, pair, sigma_min=0.05, sigma_max=5, n=4000, conditional=own)
+        assert cost.value < bound
+    swapped = denoiser_divergence(
+        lambda z, s, y=None: state.average(z, s, None if y is None else 1 - y),
+        pair,
+        sigma_min=0.05,
+        sigma_max=5,
+        n=2000,
+        conditional=True,
+    )
+    assert swapped.value > 1
+
+
+# Resuming, determinism, failure -----------------------------------------------------------------------
+
+
+def weights(state: TrainState) -> dict[str, torch.Tensor]:
+    return {**state.average.state_dict(), **{f"now.{k}": v for k, v in state.network.state_dict().items()}}
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path) -> None:
+    z, label = ConcentricSquares(3).rows(0, 150, seed=0)
+    config = replace(QUICK, held_out=0.2, label_dropout=0.3)
+    key = fingerprint(z, label, config, seed=4)
+    whole = TrainState.start(2, 3, config, seed=4)
+    for _ in train(whole, z, label, config):
+        pass
+    first = TrainState.start(2, 3, config, seed=4)
+    for state in train(first, z, label, config):
+        if state.step == 77:
+            break
+    first.save(tmp_path / "half", key)
+    second = TrainState.start(2, 3, config, seed=4)
+    second.resume(tmp_path / "half", key)
+    assert second.step == 77
+    for _ in train(second, z, label, config):
+        pass
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+    np.testing.assert_array_equal(np.float32(second.history.loss), np.float32(whole.history.loss))
+    assert second.history.held_out == whole.history.held_out
+    assert len(whole.history.held_out) >= 50
+
+    other = fingerprint(z + 1e-9, label, config, seed=4)
+    with pytest.raises(InputError, match="other points, settings or seed"):
+        second.resume(tmp_path / "half", other)
+    keys = {
+        key,
+        other,
+        fingerprint(z, (label + 1) % 3, config, seed=4),
+        fingerprint(z, label, replace(config, width=17), seed=4),
+        fingerprint(z, label, config, seed=5),
+        fingerprint(z, None, config, seed=4),
+    }
+    assert len(keys) == 6
+
+
+def test_same_seed_same_weights_other_seed_other_weights() -> None:
+    x = Square().sample(100, seed=0)[0]
+    first, again, other = (td.Diffusion(QUICK).fit(x, seed=s) for s in (3, 3, 4))
+    at = torch.rand(20, 2, dtype=torch.float64), torch.rand(20, dtype=torch.float64) + 0.01
+    assert torch.equal(first.denoiser(*at), again.denoiser(*at))
+    assert float((first.denoiser(*at) - other.denoiser(*at)).abs().max()) > 1e-4
+
+
+def test_every_point_is_used_equally_often_and_held_out_ones_never() -> None:
+    z = torch.arange(10.0, dtype=torch.float64)[:, None]
+    seen: list[float] = []
+    config = TrainConfig(steps=30, batch_size=4, held_out=0.3, width=4, edges=0)
+    state = TrainState.start(1, 1, config, seed=0)
+    forward = state.network.forward
+    sigmas = []
+
+    def spy(z, sigma, label=None):
+        half = len(z) // 2
+        # z + sigma eps and z - sigma eps lie around the clean point
+        seen.extend(((z[:half] + z[half:]) / 2)[:, 0].tolist())
+        sigmas.extend(sigma[:half].tolist())
+        return forward(z, sigma, label)
+
+    state.network.forward = spy
+    for _ in train(state, z, None, config):
+        pass
+    counts = np.bincount(np.round(seen).astype(int), minlength=10)
+    assert sorted(counts)[:3] == [0, 0, 0]
+    assert max(counts) - sorted(counts)[3] <= 1
+    assert sum(counts) == 120
+    assert len(set(sigmas)) == 120
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_learning_rate() -> None:
+    z = Square().rows(0, 100, seed=0)[0]
+    state = TrainState.start(2, 1, QUICK, seed=0)
+    steps = train(state, z, None, QUICK)
+    for _ in range(3):
+        next(steps)
+    with torch.no_grad():
+        state.network.biases[0].fill_(math.nan)
+    with pytest.raises(td.TrainingError, match=r"step 4 of 60, learning rate 0\.00"):
+        next(steps)
+
+
+def test_the_average_lags_behind_the_weights_and_can_be_turned_off() -> None:
+    z = Square().rows(0, 100, seed=0)[0]
+    for averaging in (0.0, 0.1):
+        config = replace(QUICK, averaging=averaging)
+        state = TrainState.start(2, 1, config, seed=0)
+        for now in train(state, z, None, config):
+            if now.step == 30:
+                break
+        gap = max(
+            float((a - b).abs().max())
+            for a, b in zip(state.average.parameters(), state.network.parameters(), strict=True)
+            if a.numel()
+        )
+        assert (gap == 0) == (averaging == 0)
+
+
+def test_history_goes_into_tensors_and_back() -> None:
+    history = History([1.5, 0.25], [(2, 0.125)])
+    assert History.from_tensors(history.tensors()) == history
+    assert History.from_tensors(History().tensors()) == History()
+
+
+# Metrics ----------------------------------------------------------------------------------------------
+
+
+def test_divergence_of_a_wrong_gaussian_is_its_closed_form() -> None:
+    """KL between N(0, C) and N(0, C') noised to sigma_min, less that at sigma_max: de Bruijn's identity."""
+    truth, wrong = Gaussian([0.0], [[1.0]]), Gaussian([0.5], [[1.7]])
+
+    def kl(sigma: float) -> float:
+        v, w = 1.0 + sigma**2, 1.7 + sigma**2
+        return (math.log(w / v) + (v + 0.25) / w - 1) / 2
+
+    found = denoiser_divergence(wrong.denoise, truth, sigma_min=0.05, sigma_max=8.0, n=60_000)
+    assert abs(found.value - (kl(0.05) - kl(8.0))) < 4 * found.std_error
+    assert found.std_error < 0.01
+    assert denoiser_divergence(truth.denoise, truth, sigma_min=0.1, sigma_max=2.0, n=100).value == 0
+
+
+def test_total_variation_by_hand() -> None:
+    square = Square()
+    assert total_variation(np.full((10, 2), 5.0), square) == pytest.approx(1.0)
+    grid = (np.stack(np.meshgrid(range(20), range(20)), -1).reshape(-1, 2) + 0.5) / 10 - 1
+    assert total_variation(grid, square) == pytest.approx(0.0, abs=1e-12)
+    left = grid[grid[:, 0] < 0]
+    assert total_variation(left, square) == pytest.approx(0.5)
+    assert total_variation(np.concatenate([grid, grid * 100]), square) == pytest.approx(0.5)
+
+
+def test_shares_by_hand() -> None:
+    x = np.array([[0.0, 0.1], [0.0, 0.19], [0.0, 0.21], [0.9, 0.0], [1.2, 0.0]])
+    label = np.array([0, 0, 0, 4, 4])
+    assert share_inside(x, ConcentricSquares(), label) == pytest.approx(3 / 5)
+    assert share_inside(x, ConcentricSquares()) == pytest.approx(4 / 5)
+    # one point of five is near a border and on its own side; the true share is the strips' area over 4
+    true_share = 8 * 0.04 * (0.2 + 0.4 + 0.6 + 0.8) / 4
+    assert border_mass(x, label) == pytest.approx(1 / 5 / true_share)
+    fresh, rings = ConcentricSquares().sample(200_000, seed=0)
+    assert border_mass(fresh, rings) == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
+        ({"width": True}, "width must be a whole number"),
+        ({"learning_rate": 0}, "learning_rate must be > 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number"),
+        ({"held_out": 1}, "held_out must be a number from 0 up to 1"),
+        ({"preconditioning": "edn"}, "did you mean 'edm'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"sigma_min": 3.0, "sigma_max": 2.0}, "0 < sigma_min < sigma_max"),
+        ({"standardize": "yes"}, "standardize must be True or False"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
+    ],
+)
+def test_unusable_settings_say_why(settings, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        TrainConfig.from_dict(settings)
+    assert words in str(caught.value)
