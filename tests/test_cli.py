@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from scipy.stats import chisquare
 
 import toydiffusion as td
-from toydiffusion import tables
+from toydiffusion import streams, tables
 from toydiffusion.cli import app, main
 
 PROGRAM = [sys.executable, "-m", "toydiffusion"]
@@ -184,6 +184,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 # Flags -------------------------------------------------------------------------------------------
 
 OTHER = {
+    "steps": 7,
     "schedule": "cosine",
     "preconditioning": "noise",
     "solver": "heun",
@@ -194,11 +195,11 @@ OTHER = {
 
 def other(name: str, default: object) -> object:
     """Return a valid value that is not the default."""
+    if name in OTHER:
+        return OTHER[name]
     if isinstance(default, bool):
         return not default
-    if isinstance(default, int):
-        return default + 1
-    return OTHER[name] if name in OTHER else float(default) / 2 + 0.01
+    return default + 1 if isinstance(default, int) else float(default) / 2 + 0.01
 
 
 class StopError(Exception):
@@ -404,9 +405,7 @@ def test_interrupted_twice(folder, run, tmp_path, monkeypatch):
     words = fit_words(folder, tmp_path / "m.safetensors", 12)
     for turn in ([], ["--resume"]):
         with monkeypatch.context() as patch:
-            patch.setattr(
-                td.training.Stream, "generator", interrupting(td.training.Stream.generator, after=8)
-            )
+            patch.setattr(streams.Stream, "generator", interrupting(streams.Stream.generator, after=8))
             stopped = run(*words, *turn)
         assert stopped.code == 130
         assert resume_command(one_line(stopped.err)) == [*words, "--resume"]

@@ -15,7 +15,7 @@ import toydiffusion as td
 from toydiffusion.sampling import reverse
 from toydiffusion.solvers import solver
 
-QUICK = td.TrainConfig(steps=150, width=48, edges=16, batch_size=250)
+QUICK = td.TrainConfig(steps=450, width=48, edges=16, batch_size=250)
 
 
 @pytest.fixture(scope="module")

@@ -108,9 +108,11 @@ def _reader(kind: type[int | float], needed: str) -> Callable[[str], float]:
     return read
 
 
+_INT = {"parser": _reader(int, "a whole number"), "metavar": "<int>"}
 _FLOAT = {"parser": _reader(float, "a number"), "metavar": "<float>"}
 _NUMBERS: dict[Any, dict[str, Any]] = {
-    int: {"parser": _reader(int, "a whole number"), "metavar": "<int>"},
+    int: _INT,
+    int | None: _INT,
     float: _FLOAT,
     float | None: _FLOAT,
 }

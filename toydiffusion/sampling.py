@@ -179,14 +179,15 @@ class SampleConfig:
     - `solver`: a name in `solvers.SOLVERS`.
     - `schedule`: a name in `schedules.SCHEDULES`; it spaces the noise levels.
     - `sigma_start`: the level where the reverse process starts, in standard deviations of the standardised
-      data; None is the model's sigma_max. Few steps are best spent from 1 to 3 down.
+      data. None is sigma_max if there are steps enough for each to cut the noise by 40 % at most, else as
+      high as they reach at that rate, but no lower than 1.5: few steps are best spent from there down.
     - `guidance`: weight of classifier-free guidance, 1 is plain; needs a label.
     - `churn`: EDM's noise injection, with the Runge-Kutta solvers; 0 is deterministic.
     """
 
     steps: int = 30
     solver: str = "multistep2"
-    schedule: str = "karras"
+    schedule: str = "exp"
     sigma_start: float | None = None
     guidance: float = 1.0
     churn: float = 0.0
@@ -213,7 +214,8 @@ class SampleConfig:
 
         `steps - 1` solver intervals lie between them; the last step is the denoising at the last level.
         """
-        top = sigma_max if self.sigma_start is None else self.sigma_start
+        reached = max(1.5, sigma_min / 0.6 ** (self.steps - 1))
+        top = min(sigma_max, reached) if self.sigma_start is None else self.sigma_start
         if not sigma_min < top <= sigma_max * (1 + 1e-12):
             raise InputError(
                 f"sigma_start must lie above sigma_min {sigma_min:g} and up to sigma_max {sigma_max:g}, "

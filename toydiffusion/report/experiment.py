@@ -135,7 +135,7 @@ def learn(
     recipe = PRESETS[preset]
     config = replace(
         recipe.train,
-        steps=max(1, round(recipe.train.steps * effort)),
+        steps=max(1, round(recipe.train.total_steps(law.num_classes if labelled else 1) * effort)),
         schedule=schedule or recipe.train.schedule,
     )
     x, y = law.sample(points, seed=seed)

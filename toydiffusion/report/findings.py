@@ -87,7 +87,7 @@ def claim(verdicts: Mapping[str, Verdict], name: str) -> str:
         )
     rest = [what for what in verdicts if what not in clear]
     if clear:
-        return f"{start} holds clearly by {_list(clear)}; by {_list(rest)} it is not clearly ahead of all others."
+        return f"{start} holds clearly by {_list(clear)}; by {_list(rest)} it is not clearly ahead."
     return f"{start} is not shown by these seeds: best by {_list(won)}, but never clearly."
 
 

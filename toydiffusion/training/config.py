@@ -37,8 +37,8 @@ class TrainConfig:
 
     The optimisation, by Adam:
 
-    - `steps`: how many for each class, ten classes at most. More of them learn few points by heart; fewer
-      leave the borders between classes blurred.
+    - `steps`: how many; None is 500, and 1,000 more for each class beyond the first, 10,000 at most. Too many
+      learn few points by heart, too few leave the borders between classes blurred.
     - `batch_size`: points a step, each seen with a noise and its opposite; twice as many with labels.
     - `learning_rate`: the highest, reached after 20 steps; from there it falls linearly to 0.
     - `averaging`: the weights kept are an average over about this share of the steps so far; 0 is none.
@@ -52,11 +52,11 @@ class TrainConfig:
     sigma_max: float = 10.0
     schedule: str = "lognormal"
     preconditioning: str = "edm"
-    width: int = 96
+    width: int = 64
     hidden_layers: int = 2
-    edges: int = 64
+    edges: int = 32
     waves: int = 0
-    steps: int = 1000
+    steps: int | None = None
     batch_size: int = 500
     learning_rate: float = 1e-2
     averaging: float = 0.1
@@ -69,6 +69,8 @@ class TrainConfig:
         lowest = {"width": 1, "hidden_layers": 1, "edges": 0, "waves": 0, "steps": 1, "batch_size": 1}
         for name, low in lowest.items():
             value = getattr(self, name)
+            if name == "steps" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InputError(f"{name} must be a whole number >= {low}, got {value!r}")
         for name in ("averaging", "label_dropout", "held_out", "learning_rate"):
@@ -86,7 +88,7 @@ class TrainConfig:
 
     def total_steps(self, num_classes: int) -> int:
         """Return the number of training steps of a model with so many classes (1: without labels)."""
-        return self.steps * min(num_classes, 10)
+        return min(500 + 1000 * (num_classes - 1), 10_000) if self.steps is None else self.steps
 
     def points_per_step(self, num_classes: int) -> int:
         """Return how many points a training step takes."""

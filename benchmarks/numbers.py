@@ -1,0 +1,222 @@
+"""The numbers of benchmarks/README.md, with the exact denoiser as judge.
+
+`python benchmarks/numbers.py [name ...]`, the names being those of `ROWS`; without any, all of them. Each row
+prints what was measured and what must be reached. Default settings throughout.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
+
+import toydiffusion as td
+from toydiffusion.distributions import (
+    ConcentricSquares,
+    Distribution,
+    GaussianMixture,
+    Parallelogram,
+    Square,
+    TwoMoons,
+)
+from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside, total_variation
+from toydiffusion.sampling import SampleConfig
+
+DRAWS = (0, 1, 2)
+MIXTURE = GaussianMixture(
+    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
+    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
+    weights=[0.4, 0.35, 0.25],
+)
+
+
+def report(what: str, measured: str, target: str) -> None:
+    print(f"{what:58} {measured:40} (must reach {target})", flush=True)
+
+
+def fitted(law: Distribution, n: int, draw: int) -> tuple[td.Diffusion, float]:
+    """Return the default model of n points, and the seconds its training took."""
+    x, _ = law.sample(n, seed=100 + draw)
+    start = time.perf_counter()
+    return td.Diffusion().fit(x, seed=draw, progress=False), time.perf_counter() - start
+
+
+def divergence(model: td.Diffusion, law: Distribution) -> float:
+    """Return the KL in nats, sigma from 0.01 to 5 in the law's own units."""
+    s = model.standardizer
+    scale = float(s.scale.log().mean().exp())
+    truth = law.standardized(s.mean, s.scale)
+    return denoiser_divergence(
+        model.denoiser, truth, sigma_min=0.01 / scale, sigma_max=5 / scale, n=20_000
+    ).value
+
+
+def each(numbers: list[float], digits: int = 4) -> str:
+    return f"{statistics.median(numbers):.{digits}f}  [{', '.join(f'{v:.{digits}f}' for v in numbers)}]"
+
+
+def square() -> None:
+    found, seconds = [], []
+    for draw in DRAWS:
+        model, took = fitted(Square(), 1000, draw)
+        found.append(divergence(model, Square()))
+        seconds.append(took)
+    report("KL to the square, 1,000 points, nats, median [draws]", each(found), "<= 0.06")
+    # Multiply and add for every weight of the matrices: forward once, backward twice.
+    config = model.config
+    weights = sum(p.numel() for p in model.denoiser.parameters() if p.ndim == 2)  # type: ignore[attr-defined]
+    flops = 6 * weights * 2 * config.points_per_step(1) * config.total_steps(1)
+    torch.set_num_threads(1)
+    a, b = torch.randn(2, 1024, 1024)
+    start = time.perf_counter()
+    for _ in range(20):
+        a @ b
+    peak = 20 * 2 * 1024**3 / (time.perf_counter() - start)
+    share = flops / statistics.median(seconds) / peak
+    measured = f"{each(seconds, 1)} s"
+    report("training time to that, one thread", measured, "<= 20 s")
+    print(
+        f"    {config.total_steps(1)} steps, {flops / 1e9:.0f} GFLOP, {share:.0%} of one core's matrix peak "
+        f"({peak / 1e9:.0f} GFLOP/s)"
+    )
+
+
+def square_many() -> None:
+    found = [divergence(fitted(Square(), 100_000, draw)[0], Square()) for draw in DRAWS]
+    report("KL to the square, 100,000 points", each(found), "<= 0.015")
+
+
+def rotated() -> None:
+    turned = Parallelogram.rotated_square(30.0)
+    upright, rotated = [], []
+    for draw in DRAWS:
+        upright.append(divergence(fitted(Square(), 1000, draw)[0], Square()))
+        rotated.append(divergence(fitted(turned, 1000, draw)[0], turned))
+    ratio = statistics.median(rotated) / statistics.median(upright)
+    report("KL, square rotated by 30 degrees over upright", f"{ratio:.2f} = {each(rotated)}", "<= 1.25")
+
+
+def log_likelihood(model: td.Diffusion, x: np.ndarray) -> np.ndarray:
+    """Return the log-density of the model's probability-flow ODE at x, in nats: RK4 in log sigma, 64 steps.
+
+    d log p / d log sigma = -div[(z - D)] along dz / d log sigma = z - D, upward to the prior at sigma_max.
+    """
+    z = model.standardizer.z(torch.from_numpy(x))
+    n, d = z.shape
+
+    def slope(z: torch.Tensor, u: float) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            at = z.detach().requires_grad_(True)
+            drift = at - model.denoiser(at, torch.full((n,), float(np.exp(u)), dtype=torch.float64), None)
+            parts = [torch.autograd.grad(drift[:, i].sum(), at, retain_graph=True)[0][:, i] for i in range(d)]
+        return drift.detach(), torch.stack(parts).sum(0)
+
+    total = torch.zeros(n, dtype=torch.float64)
+    grid = np.linspace(np.log(model.sigma_min), np.log(model.sigma_max), 65)
+    for u, v in itertools.pairwise(grid):
+        h = v - u
+        k1, l1 = slope(z, u)
+        k2, l2 = slope(z + h / 2 * k1, u + h / 2)
+        k3, l3 = slope(z + h / 2 * k2, u + h / 2)
+        k4, l4 = slope(z + h * k3, v)
+        z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        total = total + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
+    return (model.prior().log_prob(z) + total + model.standardizer.log_det).numpy()
+
+
+def peers() -> None:
+    for name, law in (("3-component mixture", MIXTURE), ("two moons", TwoMoons())):
+        ours, kernel = [], []
+        for draw in DRAWS:
+            x = law.sample(1000, seed=100 + draw)[0]
+            test = law.sample(2000, seed=500 + draw)[0]
+            exact = law.log_prob(test)
+            model, _ = fitted(law, 1000, draw)
+            ours.append(float(np.mean(exact - log_likelihood(model, test))))
+            search = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 30)}, cv=5).fit(x)
+            kernel.append(float(np.mean(exact - search.best_estimator_.score_samples(test))))
+        measured = f"{each(ours)}"
+        report(f"{name}: nats of test log-likelihood lost", measured, f"< kernel density's {each(kernel)}")
+
+
+def ten() -> None:
+    inside, distance = [], []
+    for seed in DRAWS:
+        model, _ = fitted(Square(), 1000, seed)
+        x = model.sample(100_000, steps=10, seed=seed)
+        inside.append(share_inside(x, Square()))
+        distance.append(total_variation(x, Square()))
+    report("100,000 samples in 10 evaluations: share inside", each(inside), ">= 0.975")
+    report("    20x20-bin total variation (floor 0.025)", each(distance), "<= 0.10")
+
+
+def rings_of(n: int, accuracy: str, border: str) -> None:
+    law = ConcentricSquares()
+    right, near, own, seconds = [], [], [], []
+    for draw in DRAWS if n <= 1000 else DRAWS[:1]:
+        x, y = law.sample(n, seed=100 + draw)
+        start = time.perf_counter()
+        model = td.Diffusion().fit(x, y, seed=draw, progress=False)
+        seconds.append(time.perf_counter() - start)
+        points, label = model.sample(100_000, return_labels=True, seed=draw)
+        right.append(share_inside(points, law, label))
+        near.append(border_mass(points, label))
+        own.append(border_mass(x, y))
+    report(f"rings, {n:,} points: class accuracy", each(right), accuracy)
+    report("    border mass over truth", each(near), border)
+    print(f"    of the training points themselves {each(own, 3)}; training {each(seconds, 1)} s")
+
+
+def rings() -> None:
+    rings_of(1000, ">= 0.96", ">= 0.85")
+
+
+def rings_many() -> None:
+    rings_of(100_000, ">= 0.98", ">= 0.95")
+
+
+def speed() -> None:
+    model, _ = fitted(Square(), 1000, 0)
+    model.sample(10_000)
+    start = time.perf_counter()
+    model.sample(100_000, steps=10)
+    measured = f"{100_000 / (time.perf_counter() - start):,.0f} points a second"
+    report(f"drawing in 10 evaluations, {torch.get_num_threads()} threads", measured, "no target")
+    print(f"    default: {SampleConfig().steps} steps of {SampleConfig().solver}")
+
+
+def import_time() -> None:
+    def seconds(module: str) -> float:
+        code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+        runs = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)
+        ]
+        return statistics.median(float(run.stdout) for run in runs)
+
+    extra = seconds("toydiffusion") - seconds("torch")
+    report("import toydiffusion beyond torch's own", f"{extra:.2f} s", "<= 0.3 s")
+
+
+ROWS: dict[str, Callable[[], None]] = {
+    "import": import_time,
+    "square": square,
+    "square-many": square_many,
+    "rotated": rotated,
+    "peers": peers,
+    "ten": ten,
+    "rings": rings,
+    "rings-many": rings_many,
+    "speed": speed,
+}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ROWS:
+        ROWS[name]()
