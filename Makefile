@@ -27,7 +27,7 @@ mutants: .venv/installed  ## one-line errors, each of which a test must catch
 	$(BIN)/python tests/mutants.py
 
 benchmark: .venv/installed  ## the numbers of benchmarks/README.md
-	$(BIN)/python benchmarks/numbers.py
+	$(BIN)/python benchmarks/quality.py
 
 clean:
 	rm -rf .venv demo

@@ -27,7 +27,6 @@ COLOURS: Final[dict[str, str]] = {
     "truth": "#1f2933",
     "model": "#2563eb",
     "original": "#d9730d",
-    "short": "#0891b2",
     "exp": "#0f766e",
     "linear": "#7c3aed",
     "sqrt": "#be185d",

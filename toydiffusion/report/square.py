@@ -22,8 +22,6 @@ ORIGINALS = ("sqrt", "linear", "exp")
 """The original's three schedules, in its order."""
 RANGE = {"sigma_min": float(np.exp(-5)), "sigma_max": 1.0}
 """The original's range of noise, in the square's own units."""
-LOW_START = 2.0
-"""Where few steps are better spent from than from sigma_max, in standard deviations of the data."""
 WITHIN = 0.02
 """A total variation this near to the last one counts as settled."""
 SQUARE = figures.squares(1.0)
@@ -120,13 +118,8 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
     least = floor(law, settings.measured, seed=seed)
     grid, names, curves = [], [], []
     numbers: dict[str, dict[str, Any]] = {}
-    ways = [
-        (name, "model" if name == "default" else name, learned, learned.model.sampling)
-        for name, learned in recipes.items()
-    ]
-    low = replace(recipes["default"].model.sampling, sigma_start=LOW_START)
-    ways.insert(1, (f"default from σ = {LOW_START:g}", "short", recipes["default"], low))
-    for name, colour, learned, sampling in ways:
+    for name, learned in recipes.items():
+        sampling, colour = learned.model.sampling, "model" if name == "default" else name
         method = sampling.solver
         numbers[name] = {"solver": method}
         for who, exact in (("learned", False), ("exact", True)):
@@ -168,7 +161,6 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
             "shown": min(settings.shown, settings.measured),
             "floor": least,
             "within": WITHIN,
-            "low_start": LOW_START,
             "recipes": numbers,
         },
         {

@@ -1,6 +1,6 @@
 """The numbers of benchmarks/README.md, with the exact denoiser as judge.
 
-`python benchmarks/numbers.py [name ...]`, the names being those of `ROWS`; without any, all of them. Each row
+`python benchmarks/quality.py [name ...]`, the names being those of `ROWS`; without any, all of them. Each row
 prints what was measured and what must be reached. Default settings throughout.
 """
 
