@@ -1,7 +1,7 @@
 """The numbers of benchmarks/README.md, with the exact denoiser as judge.
 
 `python benchmarks/quality.py [name ...]`, the names being those of `ROWS`; without any, all of them. Each row
-prints what was measured and what must be reached. Default settings throughout.
+prints what was measured and what must be reached. Default settings throughout, but for the rings.
 """
 
 from __future__ import annotations
@@ -158,29 +158,35 @@ def ten() -> None:
     report("    20x20-bin total variation (floor 0.025)", each(distance), "<= 0.10")
 
 
-def rings_of(n: int, accuracy: str, border: str) -> None:
+def rings_of(n: int, guidance: float, accuracy: str, border: str) -> None:
+    """Low noise practised more than by default, and the pull towards the class a little weakened."""
     law = ConcentricSquares()
     right, near, own, seconds = [], [], [], []
+    plain_right, plain_near = [], []
     for draw in DRAWS if n <= 1000 else DRAWS[:1]:
         x, y = law.sample(n, seed=100 + draw)
         start = time.perf_counter()
-        model = td.Diffusion().fit(x, y, seed=draw, progress=False)
+        model = td.Diffusion(td.TrainConfig(schedule="lognormal")).fit(x, y, seed=draw, progress=False)
         seconds.append(time.perf_counter() - start)
-        points, label = model.sample(100_000, return_labels=True, seed=draw)
+        points, label = model.sample(100_000, guidance=guidance, return_labels=True, seed=draw)
         right.append(share_inside(points, law, label))
         near.append(border_mass(points, label))
+        points, label = model.sample(100_000, return_labels=True, seed=draw)
+        plain_right.append(share_inside(points, law, label))
+        plain_near.append(border_mass(points, label))
         own.append(border_mass(x, y))
-    report(f"rings, {n:,} points: class accuracy", each(right), accuracy)
+    report(f"rings, {n:,} points, guidance {guidance}: class accuracy", each(right), accuracy)
     report("    border mass over truth", each(near), border)
-    print(f"    of the training points themselves {each(own, 3)}; training {each(seconds, 1)} s")
+    print(f"    plain (guidance 1): accuracy {each(plain_right)}, border mass {each(plain_near)}")
+    print(f"    border mass of the training points {each(own, 3)}; training {each(seconds, 1)} s", flush=True)
 
 
 def rings() -> None:
-    rings_of(1000, ">= 0.96", ">= 0.85")
+    rings_of(1000, 0.92, ">= 0.96", ">= 0.85")
 
 
 def rings_many() -> None:
-    rings_of(100_000, ">= 0.98", ">= 0.95")
+    rings_of(100_000, 0.98, ">= 0.98", ">= 0.95")
 
 
 def speed() -> None:

@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     (folder / "nothing.safetensors").write_bytes(b"")
     (folder / "text.safetensors").write_text(GOOD)
     (folder / "tensor.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    (folder / "header.safetensors").write_bytes(content.replace(b"lognormal", b"lognormak", 1))
+    (folder / "header.safetensors").write_bytes(content.replace(b"multistep2", b"multistep9", 1))
     version = content.replace(b'\\"format\\": 1', b'\\"format\\": 2', 1)
     assert version != content
     (folder / "version.safetensors").write_bytes(version)
@@ -308,12 +308,12 @@ BAD_CALLS = {
     "labels of another number": (lambda p, c: c.sample(5, ["in", "out"]), ["5", "(2,)"]),
     "label without labels": (lambda p, c: p.sample(5, 0), ["without labels"]),
     "labels back without labels": (lambda p, c: p.sample(5, return_labels=True), ["without"]),
-    "guidance without label": (lambda p, c: c.sample(5, guidance=2.0), ["guidance", "label"]),
+    "guidance without labels": (lambda p, c: p.sample(5, guidance=2.0), ["guidance", "labels"]),
     "solver": (lambda p, c: p.sample(5, solver="hein"), ["'hein'", "did you mean 'heun'"]),
     "schedule of sampling": (lambda p, c: p.sample(5, schedule="karas"), ["did you mean 'karras'"]),
     "steps of sampling": (lambda p, c: p.sample(5, steps=0), ["steps", "0", ">= 1"]),
     "sigma_start too high": (lambda p, c: p.sample(5, sigma_start=99.0), ["sigma_start", "99", "10"]),
-    "sigma_start too low": (lambda p, c: p.sample(5, sigma_start=0.001), ["sigma_start", "0.001", "0.005"]),
+    "sigma_start too low": (lambda p, c: p.sample(5, sigma_start=0.001), ["sigma_start", "0.001", "0.01"]),
     "churn with no churner": (lambda p, c: p.sample(5, churn=1.0), ["churn", "'heun'"]),
     "batch size": (lambda p, c: p.sample(5, batch_size=0), ["batch_size", "0", ">= 1"]),
     "start of another width": (lambda p, c: p.sample(start=[[1, 2, 3]], sigma_start=1.0), ["2", "3"]),

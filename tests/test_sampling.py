@@ -222,8 +222,24 @@ def test_steps_count_intervals_and_the_last_is_the_denoising(name: str, per_step
     assert counting.calls == (steps - 1) * per_step + 1
     assert counting.points == 3 * counting.calls
     if steps == 1:
-        start, _ = GAUSSIAN.rows(0, 3, seed=0, sigma=5.0)
-        torch.testing.assert_close(z, GAUSSIAN.denoise(start, 5.0))
+        start, _ = GAUSSIAN.rows(0, 3, seed=0, sigma=1.5)
+        torch.testing.assert_close(z, GAUSSIAN.denoise(start, 1.5))
+
+
+def test_few_steps_start_lower_and_many_at_the_top() -> None:
+    for steps, top in (
+        (1, 1.5),
+        (10, 1.5),
+        (12, 0.01 / 0.6**11),
+        (14, 0.01 / 0.6**13),
+        (15, 10.0),
+        (500, 10.0),
+    ):
+        levels = SampleConfig(steps=steps).levels(0.01, 10.0)
+        assert len(levels) == steps
+        assert float(levels[0]) == pytest.approx(top)
+    assert float(SampleConfig(steps=3).levels(0.01, 1.0)[0]) == 1.0
+    assert float(SampleConfig(steps=3, sigma_start=7.0).levels(0.01, 10.0)[0]) == 7.0
 
 
 def test_the_last_step_denoises_to_a_clean_point() -> None:

@@ -303,7 +303,7 @@ def test_the_average_lags_behind_the_weights_and_can_be_turned_off() -> None:
 
 
 def test_the_number_of_steps_grows_with_the_classes_unless_given() -> None:
-    assert [TrainConfig().total_steps(k) for k in (1, 2, 10, 50)] == [500, 1500, 9500, 10_000]
+    assert [TrainConfig().total_steps(k) for k in (1, 2, 10, 50)] == [1000, 2000, 10_000, 10_000]
     assert [TrainConfig(steps=7).total_steps(k) for k in (1, 5)] == [7, 7]
 
 

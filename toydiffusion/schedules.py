@@ -142,7 +142,7 @@ class Schedule(ABC):
 class Exponential(Schedule):
     """The original's `sigma(t) = exp(5 (t - 1))`: even steps in log sigma; sigma = 1 at t = 1.
 
-    >>> Exponential(0.01, 1.0).levels(2).tolist()
+    >>> [round(level, 6) for level in Exponential(0.01, 1.0).levels(2).tolist()]
     [1.0, 0.1, 0.01]
     """
 

@@ -267,7 +267,8 @@ class Diffusion:
         given = None if start is None else self._given(start)
         total = self._count(n, given)
         index = self._index(label, total)
-        denoiser = self._guided(sampling, index)
+        labelled = self.classes is not None and (given is None or index is not None)
+        denoiser = self._guided(sampling, labelled=labelled)
         levels = sampling.levels(self.sigma_min, self.sigma_max)
         method = named_solver(sampling.solver)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -317,7 +318,7 @@ class Diffusion:
         sampling = sampling or self.sampling
         total = self._count(n, None)
         index = self._index(label, total)
-        denoiser = self._guided(sampling, index)
+        denoiser = self._guided(sampling, labelled=self.classes is not None)
         levels = sampling.levels(self.sigma_min, self.sigma_max)
         with torch.no_grad():
             z, chosen = self.prior(float(levels[0])).sample(0, total, seed=seed, label=index)
@@ -430,9 +431,9 @@ class Diffusion:
                 raise InputError(f"unknown label {value!r}: {nearest(str(value), list(words))}")
         return torch.tensor([known[value] for value in values]).expand(n)
 
-    def _guided(self, sampling: SampleConfig, label: Labels | None) -> Denoiser:
-        if sampling.guidance != 1 and label is None:
-            raise InputError("guidance needs a label: it is the pull from the whole towards one class")
+    def _guided(self, sampling: SampleConfig, *, labelled: bool) -> Denoiser:
+        if sampling.guidance != 1 and not labelled:
+            raise InputError("guidance needs labels: it is the pull from the whole towards one class")
         return guided(self.denoiser, sampling.guidance)
 
 

@@ -16,6 +16,8 @@ from toydiffusion.report.settings import DemoSettings
 
 WITHIN = 0.02
 """How far from a border counts as near, in the square's units."""
+GUIDANCE = 0.92
+"""A pull towards the class a little below plain (1), which fills the borders again."""
 
 
 def border_sides(
@@ -45,6 +47,9 @@ def classes(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
     accuracy = [share_inside(x[label == c], law, label[label == c]) for c in range(rings)]
     overall = border_mass(x, label, rings=rings, within=WITHIN)
     inner, outer = border_sides(x, label, rings=rings)
+    less, its_label = learned.model.sample(
+        settings.class_points, seed=seed, guidance=GUIDANCE, return_labels=True
+    )
     # A count of points near the borders is Poisson: its relative error is one over its root.
     true_share = sum(4 * WITHIN * (c + 1) / rings for c in range(rings - 1))
     error = math.sqrt(overall / (true_share * len(x)))
@@ -69,6 +74,12 @@ def classes(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
             "data_border_mass": border_mass(data, own, rings=rings, within=WITHIN),
             "inner": inner,
             "outer": outer,
+            "schedule": learned.model.config.schedule,
+            "guided": {
+                "weight": GUIDANCE,
+                "accuracy": share_inside(less, law, its_label),
+                "border_mass": border_mass(less, its_label, rings=rings, within=WITHIN),
+            },
             "finding": spaces(overall, error),
             "steps": len(learned.model.history.loss),
         },

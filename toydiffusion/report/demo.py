@@ -94,6 +94,7 @@ def _measure(
         points=settings.points,
         seed=seed,
         effort=settings.effort,
+        schedule="lognormal",
         labelled=True,
     )
     rings.model.save(models / "concentric-squares.safetensors")

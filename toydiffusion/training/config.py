@@ -37,8 +37,8 @@ class TrainConfig:
 
     The optimisation, by Adam:
 
-    - `steps`: how many; None is 500, and 1,000 more for each class beyond the first, 10,000 at most. Too many
-      learn few points by heart, too few leave the borders between classes blurred.
+    - `steps`: how many; None is 1,000 for each class, ten classes at most. Too many learn few points by
+      heart, too few leave the borders between classes blurred.
     - `batch_size`: points a step, each seen with a noise and its opposite; twice as many with labels.
     - `learning_rate`: the highest, reached after 20 steps; from there it falls linearly to 0.
     - `averaging`: the weights kept are an average over about this share of the steps so far; 0 is none.
@@ -48,9 +48,9 @@ class TrainConfig:
     """
 
     standardize: bool = True
-    sigma_min: float = 0.005
+    sigma_min: float = 0.01
     sigma_max: float = 10.0
-    schedule: str = "lognormal"
+    schedule: str = "flow"
     preconditioning: str = "edm"
     width: int = 64
     hidden_layers: int = 2
@@ -59,7 +59,7 @@ class TrainConfig:
     steps: int | None = None
     batch_size: int = 500
     learning_rate: float = 1e-2
-    averaging: float = 0.1
+    averaging: float = 0.3
     label_dropout: float = 0.1
     held_out: float = 0.0
     device: str = "auto"
@@ -88,7 +88,7 @@ class TrainConfig:
 
     def total_steps(self, num_classes: int) -> int:
         """Return the number of training steps of a model with so many classes (1: without labels)."""
-        return min(500 + 1000 * (num_classes - 1), 10_000) if self.steps is None else self.steps
+        return 1000 * min(num_classes, 10) if self.steps is None else self.steps
 
     def points_per_step(self, num_classes: int) -> int:
         """Return how many points a training step takes."""
