@@ -215,8 +215,9 @@ class SampleConfig:
 
         `steps - 1` solver intervals lie between them; the last step is the denoising at the last level.
         """
-        reached = max(1.5, sigma_min / 0.6 ** (self.steps - 1))
-        top = min(sigma_max, reached) if self.sigma_start is None else self.sigma_start
+        cut = min((self.steps - 1) * math.log(1 / 0.6), math.log(sigma_max / sigma_min))
+        reached = min(max(sigma_min * math.exp(cut), 1.5), sigma_max)
+        top = reached if self.sigma_start is None else self.sigma_start
         if not sigma_min < top <= sigma_max * (1 + 1e-12):
             raise InputError(
                 f"sigma_start must lie above sigma_min {sigma_min:g} and up to sigma_max {sigma_max:g}, "
