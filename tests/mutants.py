@@ -73,8 +73,8 @@ MUTANTS = [
     Mutant(
         "the label dropped in sampling",
         "sampling.py",
-        "float(levels[-1])), label), label",
-        "float(levels[-1])), None), label",
+        "return denoiser(z, z.new_full((len(z),), sigma), label)",
+        "return denoiser(z, z.new_full((len(z),), sigma), None)",
         f"{SAMPLING} -k labels_are_obeyed",
     ),
     Mutant(
@@ -152,7 +152,7 @@ MUTANTS = [
         "schedules.py",
         "order = torch.randperm(n, generator=generator)",
         "order = torch.arange(n)",
-        f"{SCHEDULES} -k strata",
+        f"{SCHEDULES} -k stratum",
     ),
     Mutant(
         "alpha forgotten",
