@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -128,11 +128,13 @@ class Writer:
     def _finish(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self._open_sink().close()
         elif self._sink is not None:
-            with suppress(Exception):  # the first error is the one to show; the file goes anyway
+            try:
                 self._sink.close()
+            except Exception as second:  # the first error is the one to raise; this one goes with it
+                error.add_note(f"closing the file then failed too: {second}")
 
 
 class _Sink(Protocol):

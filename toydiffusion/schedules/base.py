@@ -1,0 +1,125 @@
+"""What every schedule is: a monotone map from time to noise level, and all that follows from it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from toydiffusion.types import InputError
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A monotone map from u in [0, 1] to sigma in [sigma_min, sigma_max], with sigma_min > 0.
+
+    A subclass has a `name` and writes `sigma(t)`, its inverse `t(sigma)` and its derivative `dsigma(t)`, and
+    `alpha(t)` where the path shrinks the data. The variance-exploding equations in t (Song et al. 2021,
+    arXiv:2011.13456, equations 6, 13, 30) read, with g(t)^2 = d[sigma^2]/dt = `dsigma2(t)`:
+
+        forward SDE       dz = g dw
+        reverse SDE       dz = -g^2 score(z; sigma(t)) dt + g dw        (t running down)
+        reverse ODE       dz = -1/2 g^2 score(z; sigma(t)) dt
+
+    All methods take and return float64 tensors of any shape.
+    """
+
+    name: ClassVar[str]
+    sigma_min: float = 0.005
+    sigma_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check every number of the schedule."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise InputError(f"{field.name} must be a finite number, got {value!r}")
+            object.__setattr__(self, field.name, float(value))
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise InputError(
+                "a schedule needs 0 < sigma_min < sigma_max, "
+                f"got sigma_min {self.sigma_min:g} and sigma_max {self.sigma_max:g}"
+            )
+        self._check()
+        ends = torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64)
+        if not torch.allclose(self.sigma(self.t(ends)), ends, rtol=1e-3, atol=0.0):
+            raise InputError(
+                f"{type(self).__name__} has no times for sigma {self.sigma_min:g} to {self.sigma_max:g}"
+            )
+
+    def _check(self) -> None:  # noqa: B027 - nothing more to check is a complete answer
+        """Check a subclass's own numbers."""
+
+    # The formula: what a subclass writes ------------------------------------------------------------
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the noise level at time t."""
+
+    @abstractmethod
+    def t(self, sigma: Tensor) -> Tensor:
+        """Return the time at which the noise level is sigma, the inverse of `sigma`."""
+
+    @abstractmethod
+    def dsigma(self, t: Tensor) -> Tensor:
+        """Return d sigma / dt."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return the factor by which the path shrinks the data, `x_t = alpha(t) (z + sigma(t) eps)`."""
+        return torch.ones_like(t)
+
+    # What follows from it ---------------------------------------------------------------------------
+
+    def dsigma2(self, t: Tensor) -> Tensor:
+        """Return g(t)^2 = d[sigma^2]/dt, the squared diffusion coefficient."""
+        return 2 * self.sigma(t) * self.dsigma(t)
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Return the signal-to-noise ratio of data of unit variance, 1 / sigma(t)^2."""
+        inverse: Tensor = 1 / self.sigma(t).square()
+        return inverse
+
+    def _ends(self) -> Tensor:
+        return self.t(torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64))
+
+    def sigma_at(self, u: Tensor) -> Tensor:
+        """Return sigma at u in [0, 1]: sigma_min at 0, sigma_max at 1."""
+        low, high = self._ends()
+        return self.sigma(torch.lerp(low, high, u)).clamp(self.sigma_min, self.sigma_max)
+
+    def u(self, sigma: Tensor) -> Tensor:
+        """Return u in [0, 1] at which the noise level is sigma, the inverse of `sigma_at`."""
+        low, high = self._ends()
+        u: Tensor = (self.t(sigma) - low) / (high - low)
+        return u
+
+    def levels(self, n: int) -> Tensor:
+        """Return n + 1 strictly descending noise levels from sigma_max to sigma_min, evenly spaced in u."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"a schedule is cut into a whole number of steps >= 1, got {n!r}")
+        levels = self.sigma_at(torch.linspace(1, 0, n + 1, dtype=torch.float64))
+        levels[0], levels[-1] = self.sigma_max, self.sigma_min
+        return levels
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return n noise levels, one u uniform in each of n strata, in random order.
+
+        The order matters: strata left in order against points in a fixed order would show each point one
+        narrow range of noise only.
+        """
+        order = torch.randperm(n, generator=generator)
+        within = torch.rand(n, generator=generator, dtype=torch.float64)
+        return self.sigma_at((order + within) / n)
+
+    def between(self, sigma_min: float, sigma_max: float) -> Schedule:
+        """Return the same formula over another range of sigma."""
+        return replace(self, sigma_min=sigma_min, sigma_max=sigma_max)
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Every number of it: `schedule(s.name, s.parameters) == s`."""
+        return asdict(self)
