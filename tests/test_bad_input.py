@@ -223,7 +223,7 @@ def test_the_output_is_checked_before_the_work(run, monkeypatch):
         pytest.fail("the work came first")
 
     monkeypatch.setattr(tables, "read", work)
-    monkeypatch.setattr("toydiffusion.model.facade.sample", work)
+    monkeypatch.setattr("toydiffusion.model.drawing.sample", work)
     assert run("fit good.csv --out no/new.safetensors")[0] == 2
     assert run("sample plain.safetensors -n 5 --out no/new.csv")[0] == 2
 

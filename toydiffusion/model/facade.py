@@ -12,18 +12,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from toydiffusion import progress as bars
 from toydiffusion import tables
 from toydiffusion.archive import Archive
-from toydiffusion.denoisers import guided
 from toydiffusion.distributions import GaussianMixture, Prior, moments
+from toydiffusion.model.drawing import Drawing
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.model.presets import PRESETS
-from toydiffusion.sampling import SampleConfig, reverse, sample
+from toydiffusion.sampling import SampleConfig
 from toydiffusion.schedules import Schedule
-from toydiffusion.solvers import solver as named_solver
 from toydiffusion.standardize import Standardizer
-from toydiffusion.streams import Stream
 from toydiffusion.training import (
     History,
     TrainConfig,
@@ -31,7 +28,7 @@ from toydiffusion.training import (
     fingerprint,
     run,
 )
-from toydiffusion.types import Denoiser, InputError, Labels, Points, nearest
+from toydiffusion.types import Denoiser, InputError, nearest
 
 
 class Diffusion:
@@ -262,46 +259,14 @@ class Diffusion:
         Labels are None in a model without, and for `start` points without `label`. The arguments are checked
         here, before the first block.
         """
-        learned = self._learned
-        sampling = sampling or self.sampling
-        given = None if start is None else self._given(start)
-        total = self._count(n, given)
-        index = self._index(label, total)
-        labelled = self.classes is not None and (given is None or index is not None)
-        denoiser = self._guided(sampling, labelled=labelled)
-        levels = sampling.levels(self.sigma_min, self.sigma_max)
-        method = named_solver(sampling.solver)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
-        Stream(seed, "check")
-
-        def blocks() -> Iterator[tuple[NDArray[np.float64], NDArray[Any] | None]]:
-            with bars.bar("sampling", total, progress) as move:
-                for first in range(0, total, batch_size):
-                    last = min(first + batch_size, total)
-                    rows = None if index is None else index[first:last]
-                    with torch.no_grad():
-                        z, chosen = sample(
-                            denoiser,
-                            learned.moments,
-                            levels,
-                            method,
-                            rows=(first, last),
-                            seed=seed,
-                            label=rows,
-                            churn=sampling.churn,
-                            given=None if given is None else given[first:last],
-                        )
-                    x = learned.standardizer.x(z).numpy()
-                    yield (
-                        x,
-                        None
-                        if learned.classes is None or chosen is None
-                        else learned.classes[chosen.numpy()],
-                    )
-                    move(last, "")
-
-        return blocks()
+        return Drawing(self._learned, sampling or self.sampling).blocks(
+            n,
+            label,
+            start=None if start is None else _array(start),
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
     def trajectory(
         self,
@@ -315,27 +280,7 @@ class Diffusion:
 
         The last row is the denoised points, at level 0: the same points as `sample` gives for this seed.
         """
-        sampling = sampling or self.sampling
-        total = self._count(n, None)
-        index = self._index(label, total)
-        denoiser = self._guided(sampling, labelled=self.classes is not None)
-        levels = sampling.levels(self.sigma_min, self.sigma_max)
-        with torch.no_grad():
-            z, chosen = self.prior(float(levels[0])).sample(0, total, seed=seed, label=index)
-            path = list(
-                reverse(
-                    denoiser,
-                    z,
-                    levels,
-                    named_solver(sampling.solver),
-                    label=chosen,
-                    seed=seed,
-                    churn=sampling.churn,
-                )
-            )
-            path.append(denoiser(path[-1], levels[-1].expand(total), chosen))
-        x = np.stack([self.standardizer.x(z).numpy() for z in path])
-        return x, np.append(levels.numpy(), 0.0)
+        return Drawing(self._learned, sampling or self.sampling).trajectory(n, label, seed=seed)
 
     # Files ------------------------------------------------------------------------------------------
 
@@ -393,48 +338,6 @@ class Diffusion:
             "churn": churn,
         }
         return replace(self.sampling, **{key: value for key, value in chosen.items() if value is not None})
-
-    def _given(self, start: Any) -> Points:
-        table = tables.from_frame(_array(start))
-        if self.columns is not None and table.columns is not None:
-            table = table.select(self.columns)
-        if table.points.shape[1] != self.dim:
-            raise InputError(f"start must have {self.dim} columns, got {table.points.shape[1]}")
-        return self.standardizer.z(torch.from_numpy(table.points))
-
-    @staticmethod
-    def _count(n: int | None, given: Points | None) -> int:
-        if given is not None:
-            if n is not None and n != len(given):
-                raise InputError(f"n is {n} but start has {len(given)} points; leave n out")
-            return len(given)
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise InputError(f"the number of points must be a whole number >= 1, got {n!r}")
-        if n >= 2**63:
-            raise InputError(f"the number of points must be below 2**63, got {n}")
-        return int(n)
-
-    def _index(self, label: Any, n: int) -> Labels | None:
-        """Return class indices `(n,)` of users' labels."""
-        if label is None:
-            return None
-        if self.classes is None:
-            raise InputError("this model was fitted without labels, so none can be asked for")
-        known = {value: i for i, value in enumerate(self.classes.tolist())}
-        wanted = np.asarray(label, dtype=object)
-        if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
-            raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
-        values = wanted.ravel().tolist()
-        for value in values:
-            if value not in known:
-                words = {str(name): name for name in known}
-                raise InputError(f"unknown label {value!r}: {nearest(str(value), list(words))}")
-        return torch.tensor([known[value] for value in values]).expand(n)
-
-    def _guided(self, sampling: SampleConfig, *, labelled: bool) -> Denoiser:
-        if sampling.guidance != 1 and not labelled:
-            raise InputError("guidance needs labels: it is the pull from the whole towards one class")
-        return guided(self.denoiser, sampling.guidance)
 
 
 def load(path: str | os.PathLike[str]) -> Diffusion:
