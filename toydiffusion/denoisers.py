@@ -117,7 +117,8 @@ class Network(nn.Module):
     def forward(self, z: Points, sigma: Levels, label: Labels | None = None) -> Points:
         """Return the denoised points, `(n, d)`, in the dtype and on the device of `z`."""
         device = self.edge_offset.device
-        raw = self.raw(z.to(device, torch.float32), sigma.to(device, torch.float32), label)
+        dtype = self.edge_offset.dtype
+        raw = self.raw(z.to(device, dtype), sigma.to(device, dtype), label)
         c_skip = self.preconditioning.c_skip(sigma)[:, None]
         c_out = self.preconditioning.c_out(sigma)[:, None]
         return c_skip * z + c_out * raw.to(z)

@@ -85,6 +85,37 @@ class ReverseSDE:
     snr: float = 0.16
 
 
+@dataclass(frozen=True)
+class EmbeddedPair:
+    """An explicit Runge-Kutta method whose last stage is its result, and the error of a lower order beside it.
+
+    Stages as in `RungeKutta`; the step is the state of the last stage, so the slope there begins the next one.
+    `h sum_i error_i k_i` is its difference from the result of the lower order: the estimate of the local error.
+    """
+
+    order: int
+    a: tuple[tuple[float, ...], ...]
+    c: tuple[float, ...]
+    error: tuple[float, ...]
+
+
+DORMAND_PRINCE = EmbeddedPair(
+    order=5,
+    a=(
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+    c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+    error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+)
+"""Dormand and Prince's pair of orders 5 and 4 (1980, RK5(4)7M): the method of the log-density, where each
+point chooses its own steps."""
+
 Solver: TypeAlias = RungeKutta | ExponentialMultistep | ReverseSDE
 
 SOLVERS: dict[str, Solver] = {

@@ -1,0 +1,56 @@
+"""The divergence of a denoiser: the trace of its Jacobian, exact or by random probes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toydiffusion.types import Denoiser, Labels, Levels, Points
+
+
+def denoise_with_trace(
+    denoiser: Denoiser,
+    z: Points,
+    sigma: Levels,
+    label: Labels | None,
+    *,
+    probes: Tensor | None = None,
+    create_graph: bool = False,
+) -> tuple[Points, Tensor]:
+    """Return `D(z; sigma)`, `(n, d)`, and the trace of its Jacobian `J` in z, `(n, k)`.
+
+    Without `probes` the trace is exact, from d backward passes, and k is 1. With probes v `(n, k, d)`, each
+    entry +1 or -1 at random, it is `v^T J v`, whose mean over v is the trace (Hutchinson 1989); one backward
+    pass each. `create_graph` keeps the graph, so that both can be differentiated again.
+
+    >>> halving = lambda z, sigma, label=None: z / 2
+    >>> D, trace = denoise_with_trace(halving, torch.ones(1, 3), torch.ones(1), None)
+    >>> trace
+    tensor([[1.5000]])
+    """
+    with torch.enable_grad():
+        at = z if create_graph else z.detach().requires_grad_()
+        clean = denoiser(at, sigma, label)
+        if not clean.requires_grad:  # a denoiser that does not heed z at all
+            return clean, z.new_zeros(len(z), 1 if probes is None else probes.shape[1])
+        n, d = z.shape
+        if probes is None:
+            directions = torch.eye(d, dtype=z.dtype)[:, None].expand(d, n, d)
+        else:
+            directions = probes.transpose(0, 1)
+        parts = []
+        for i, direction in enumerate(directions):
+            last = i == len(directions) - 1
+            (back,) = torch.autograd.grad(
+                clean,
+                at,
+                direction.to(clean),
+                retain_graph=create_graph or not last,
+                create_graph=create_graph,
+                materialize_grads=True,
+            )
+            parts.append((back * direction).sum(1))
+    traces = torch.stack(parts, 1)
+    if probes is None:
+        traces = traces.sum(1, keepdim=True)
+    return (clean, traces) if create_graph else (clean.detach(), traces)
