@@ -1,6 +1,24 @@
 """Row 3: log-density of any denoiser: by the probability flow, and from below by the ELBO."""
 
+from toydiffusion.density.elbo import Elbo, Term, elbo
 from toydiffusion.density.flow import Carried, Flow
-from toydiffusion.density.log_density import LogDensity, ToleranceWarning, gradient, log_density, prior_mismatch
+from toydiffusion.density.log_density import (
+    LogDensity,
+    ToleranceWarning,
+    gradient,
+    log_density,
+    prior_mismatch,
+)
 
-__all__ = ["Carried", "Flow", "LogDensity", "ToleranceWarning", "gradient", "log_density", "prior_mismatch"]
+__all__ = [
+    "Carried",
+    "Elbo",
+    "Flow",
+    "LogDensity",
+    "Term",
+    "ToleranceWarning",
+    "elbo",
+    "gradient",
+    "log_density",
+    "prior_mismatch",
+]
