@@ -20,7 +20,7 @@ ROWS = [
     {"types", "files", "streams", "progress", "archive"},
     {"distributions", "schedules", "solvers", "standardize"},
     {"denoisers"},
-    {"training", "sampling", "metrics", "figures", "tables"},
+    {"training", "sampling", "density", "metrics", "figures", "tables"},
     {"certificate"},
     {"model"},
     {"report"},

@@ -1,6 +1,7 @@
 """Diffusion models for points: small enough to see through, exact enough to trust."""
 
 from toydiffusion import distributions, schedules, solvers
+from toydiffusion.density import ToleranceWarning
 from toydiffusion.model import PRESETS, Diffusion, Preset, load
 from toydiffusion.sampling import SampleConfig
 from toydiffusion.training import TrainConfig, TrainingError
@@ -15,6 +16,7 @@ __all__ = [
     "InputError",
     "Preset",
     "SampleConfig",
+    "ToleranceWarning",
     "TrainConfig",
     "TrainingError",
     "distributions",

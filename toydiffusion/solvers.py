@@ -87,10 +87,10 @@ class ReverseSDE:
 
 @dataclass(frozen=True)
 class EmbeddedPair:
-    """An explicit Runge-Kutta method whose last stage is its result, and the error of a lower order beside it.
+    """An explicit Runge-Kutta method whose last stage is its result, with a lower order beside it.
 
-    Stages as in `RungeKutta`; the step is the state of the last stage, so the slope there begins the next one.
-    `h sum_i error_i k_i` is its difference from the result of the lower order: the estimate of the local error.
+    Stages as in `RungeKutta`; the step is the state of the last stage, whose slope begins the next one.
+    `h sum_i error_i k_i` is its difference from the result of the lower order, the estimate of the error.
     """
 
     order: int

@@ -15,10 +15,10 @@ from toydiffusion.solvers import DORMAND_PRINCE
 from toydiffusion.types import Denoiser, InputError, Labels, Levels, Points
 
 CAUTION = 2.0
-"""The error bar over the sum of the steps' own estimates. So large, the bar holds for 99 % of points drawn from
-the exact distributions (`benchmarks/density.py bars`)."""
+"""The error bar over the sum of the steps' own estimates: so large, it holds for 99 % of points drawn from
+the exact distributions (`python benchmarks/density.py exact`)."""
 MAX_STEP = 0.63
-"""The longest step in u: so short, the steps' own estimates are not fooled by what lies between the stages."""
+"""The longest step in u: so short, what lies between the stages does not fool the steps' own estimates."""
 _FORCED = MAX_STEP / 16
 """The step of points whose evaluations are spent."""
 
@@ -57,13 +57,13 @@ class Flow:
         log p there - log p here = change of the Gaussian's height + g.
 
     So Gaussian data is exact at any step, and everything is once the noise hides the shape. Time is not s but
-    `u = log(sigma / sqrt(1 + (sigma / knee)^2))`, the knee at twice the standard deviation of `moments`: like
-    log sigma where the data has structure, soon at rest above.
+    `u = log(sigma / (sigma + knee))`, the knee at four standard deviations of `moments`: like log sigma where
+    the data has structure, nearly at rest above.
 
     The method is Dormand and Prince's 5(4) pair. Its local error e of (y, g) in one step moves log p by
     `tau = e_g - grad_y log p . e_y` at first order, the score being known (it is D again), and displaces the
-    point by `r = |(C + sigma^2)^(1/2) e_y| / sigma` noise levels. Each point takes the steps that keep its own
-    `|tau| + r` in proportion, whatever its batch; `error` is `CAUTION` times their sum.
+    point by `r = |(C + sigma^2)^(1/2) e_y| / sigma` noise levels. Each point takes the steps that keep its
+    own `|tau| + r` in proportion, whatever its batch; `error` is `CAUTION` times their sum.
 
     `tolerance` is what `error` may come to, in nats, or for points more than 10 nats from the mean of the
     reference that many tenths of it. Past `max_evaluations` a point is refined no further: it ends in short
@@ -118,7 +118,9 @@ class Flow:
             local = field.rows(active)
             left = (goal - u)[active].abs()
             # The last two steps share what is left, so that no crumb remains.
-            length = torch.where(left < 2 * step[active], torch.where(left < step[active], left, left / 2), step[active])
+            length = torch.where(
+                left < 2 * step[active], torch.where(left < step[active], left, left / 2), step[active]
+            )
             h = (length * ahead[active])[:, None]
             slopes, now = [rate[active]], u[active]
             for i, (row, c) in enumerate(zip(DORMAND_PRINCE.a, DORMAND_PRINCE.c, strict=True)):
@@ -127,7 +129,7 @@ class Flow:
                 inner = state[active] + h * _combine(row, slopes)
                 slope, steepness = local.rate(inner, now + c * h[:, 0], traced=DORMAND_PRINCE.error[i] != 0)
                 slopes.append(slope)
-            # The last stage is the end of the step: its state is the new one, its slope the first of the next.
+            # The last stage ends the step: its state is the new one, its slope the first of the next.
             miss = (h * _combine(DORMAND_PRINCE.error, slopes)).detach()
             tau = miss[:, d:].mean(1) - (steepness.log_prob * miss[:, :d]).sum(1)
             size = tau.abs() + (steepness.levels * miss[:, :d]).norm(dim=1)

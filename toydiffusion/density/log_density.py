@@ -56,7 +56,10 @@ class LogDensity:
 
     def __repr__(self) -> str:
         """Return the values and their bars, the middle left out where there are many."""
-        shown = [f"{v:.4f} +- {e:.1g}" for v, e in zip(self.value[:6], (self.error + self.prior_error)[:6], strict=True)]
+        shown = [
+            f"{v:.4f} +- {e:.1g}"
+            for v, e in zip(self.value[:6], (self.error + self.prior_error)[:6], strict=True)
+        ]
         more = f", ... {len(self)} points" if len(self) > 6 else ""
         return f"LogDensity([{', '.join(shown)}{more}] nats)"
 
@@ -64,11 +67,31 @@ class LogDensity:
         """Return the same with `nats` added to each value."""
         return LogDensity(self.value + nats, *(getattr(self, f.name) for f in fields(self)[1:]))
 
+    def spread(self, present: NDArray[np.bool_]) -> LogDensity:
+        """Return these, in order, where `present` `(m,)` is True, and NaN elsewhere: m values."""
+        whole = LogDensity.missing(len(present))
+        for f in fields(self):
+            getattr(whole, f.name)[present] = getattr(self, f.name)
+        return whole
+
+    def warn(self, tolerance: float) -> None:
+        """Issue a `ToleranceWarning` if some of the values missed the tolerance."""
+        missed = ~self.met
+        if missed.any():
+            worst = self.error[missed].max()
+            warnings.warn(
+                f"{int(missed.sum())} of {len(self)} log-densities missed the tolerance of {tolerance:g} "
+                f"nats, the worst with an error of about {worst:.2g}; the values stand, with their errors",
+                ToleranceWarning,
+                stacklevel=3,
+            )
+
     @staticmethod
     def missing(n: int) -> LogDensity:
         """Return n values that are not known: NaN."""
-        nan = np.full(n, np.nan)
-        return LogDensity(nan, nan, nan, nan, np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.bool_))
+        value, error, prior_error, std_error = np.full((4, n), np.nan)
+        no_calls, met = np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.bool_)
+        return LogDensity(value, error, prior_error, std_error, no_calls, met)
 
     @staticmethod
     def joined(parts: Sequence[LogDensity]) -> LogDensity:
@@ -77,7 +100,16 @@ class LogDensity:
         return LogDensity(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     @staticmethod
-    def mixed(parts: Sequence[LogDensity], frequencies: NDArray[np.float64]) -> tuple[LogDensity, NDArray[np.float64]]:
+    def chosen(parts: Sequence[LogDensity], index: NDArray[np.int64]) -> LogDensity:
+        """Return row i of part `index[i]`, for each i."""
+        rows = np.arange(len(index))
+        names = [f.name for f in fields(LogDensity)]
+        return LogDensity(*(np.stack([getattr(p, name) for p in parts])[index, rows] for name in names))
+
+    @staticmethod
+    def mixed(
+        parts: Sequence[LogDensity], frequencies: NDArray[np.float64]
+    ) -> tuple[LogDensity, NDArray[np.float64]]:
         """Return the log-density of the mixture of K classes, and each class's share in it, `(n, K)`.
 
         `log p(x) = logsumexp_c(log f_c + log p(x | c))`; the errors of the classes count by their shares
@@ -94,7 +126,7 @@ class LogDensity:
             value,
             (share * over("error")).sum(1),
             (share * over("prior_error")).sum(1),
-            np.sqrt((share * over("std_error")) ** 2).sum(1),
+            np.sqrt(((share * over("std_error")) ** 2).sum(1)),
             over("evaluations").sum(1),
             # A class that takes no part in the value has no say in its error.
             (over("met") | (share < 1e-12)).all(1),
@@ -123,7 +155,9 @@ def log_density(
     signs = None
     if probes is not None:
         if isinstance(probes, bool) or not isinstance(probes, int) or probes < 2:
-            raise InputError(f"probes must be a whole number >= 2 (a standard error needs two), got {probes!r}")
+            raise InputError(
+                f"probes must be a whole number >= 2 (a standard error needs two), got {probes!r}"
+            )
         coins = Stream(seed, "probes").uniform(first_row, first_row + n, dim=probes * d)
         signs = torch.where(coins < 0.5, -1.0, 1.0).to(z).reshape(n, probes, d)
     with torch.no_grad():
@@ -142,13 +176,20 @@ def log_density(
 
 
 def gradient(flow: Flow, prior: Prior, z: Points, sigma: Levels, label: Labels | None = None) -> Tensor:
-    """Return the gradient of `log_density` in z, `(n, d)`, by autograd through the solver, its steps given."""
-    with torch.enable_grad():
-        at = z.detach().requires_grad_()
-        carried = flow.carry(at, sigma, prior.sigma, label, create_graph=True)
-        value = prior.log_prob(carried.z, label) - carried.change.mean(1)
-        (slope,) = torch.autograd.grad(value.sum(), at)
-    return slope
+    """Return the gradient of `log_density` in z, `(n, d)`, by autograd through the solver.
+
+    The steps are taken as given. Memory grows with steps and points, hence a few hundred at a time.
+    """
+    slopes = [torch.zeros_like(z[:0])]
+    for first in range(0, len(z), 256):
+        rows = slice(first, first + 256)
+        given = None if label is None else label[rows]
+        with torch.enable_grad():
+            at = z[rows].detach().requires_grad_()
+            carried = flow.carry(at, sigma[rows], prior.sigma, given, create_graph=True)
+            value = prior.log_prob(carried.z, given) - carried.change.mean(1)
+            slopes += torch.autograd.grad(value.sum(), at)
+    return torch.cat(slopes)
 
 
 def prior_mismatch(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | None) -> Tensor:
@@ -164,10 +205,10 @@ def prior_mismatch(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | 
     """
     if not len(z):
         return z.new_zeros(0)
-    kinds = [None] if label is None else [int(c) for c in label.unique()]
+    kinds = [None] if label is None else sorted(set(label.tolist()))
     found = torch.empty(len(z), dtype=torch.float64)
     for kind in kinds:
-        rows = slice(None) if kind is None else label == kind  # type: ignore[comparison-overlap]
+        rows = slice(None) if kind is None else label == kind
         mean = prior.distribution.mean if kind is None else prior.distribution.class_means[kind]
         index = None if kind is None else torch.full((_CONSTANT,), kind)
         drawn, _ = prior.sample(0, _CONSTANT, seed=0, label=index)
@@ -193,16 +234,3 @@ def _along(denoiser: Denoiser, prior: Prior, z: Points, mean: Tensor, label: int
         clean = denoiser(at, sigma, index) - prior.distribution.denoise(at, sigma, index)
         total += weight * (clean * arm).sum(1) / prior.sigma**2
     return total
-
-
-def warn_of_tolerance(found: LogDensity, tolerance: float) -> None:
-    """Warn if some of the values missed the tolerance."""
-    missed = int((~found.met).sum())
-    if missed:
-        worst = float(found.error[~found.met].max())
-        warnings.warn(
-            f"the numerical error of {missed} of {len(found)} log-densities is estimated above the tolerance "
-            f"{tolerance:g}, at {worst:.2g} nats for the worst; the values stand, `error` tells each",
-            ToleranceWarning,
-            stacklevel=3,
-        )

@@ -59,7 +59,7 @@ class Reference:
         return self.mean + torch.einsum("nij,nj->ni", self.axes, y * self.spread(sigma))
 
     def shrinkage(self, sigma: Levels) -> Tensor:
-        """Return the eigenvalues of the Jacobian of its denoiser, `variance / (variance + sigma^2)`, `(n, d)`."""
+        """Return the eigenvalues of its denoiser's Jacobian, `variance / (variance + sigma^2)`, `(n, d)`."""
         shrinkage: Tensor = self.variance / (self.variance + sigma[:, None].square())
         return shrinkage
 

@@ -44,7 +44,7 @@ class Distribution(ABC):
 
     Attributes: `dim` d; `num_classes` K (1 where there are no labels); `frequencies` `(K,)`; exact moments
     of the clean law: `mean` `(d,)`, `covariance` `(d, d)`, `class_means` `(K, d)`, `class_covariances`
-    `(K, d, d)`.
+    `(K, d, d)`. `has_density` is False for laws without a density of their own at sigma = 0.
 
     >>> from toydiffusion.distributions import GaussianMixture
     >>> pair = GaussianMixture([[-1.0], [1.0]], [[[0.01]], [[0.01]]])
@@ -55,7 +55,7 @@ class Distribution(ABC):
     [[3.0]]
     """
 
-    _has_density: ClassVar[bool] = True
+    has_density: ClassVar[bool] = True
     _row_cost: int
     """Numbers that one row of x needs in one intermediate table."""
 
@@ -124,7 +124,7 @@ class Distribution(ABC):
     def log_prob(self, x: Array, sigma: Numbers = 0.0, label: Numbers | None = None) -> Array:
         """Return the log-density at x of the points noised to sigma, `(n,)`, in nats; can be -inf at 0."""
         return self._answer(
-            x, sigma, label, lambda *row: self._joint(*row)[0].logsumexp(1), positive=not self._has_density
+            x, sigma, label, lambda *row: self._joint(*row)[0].logsumexp(1), positive=not self.has_density
         )
 
     def denoise(self, x: Array, sigma: Numbers, label: Numbers | None = None) -> Array:
@@ -148,7 +148,7 @@ class Distribution(ABC):
             responsibility = self._joint(x, sigma, label)[0].softmax(1)
             return x.new_zeros(len(x), self.num_classes).index_add(1, self._label, responsibility)
 
-        return self._answer(x, sigma, None, posterior, positive=not self._has_density)
+        return self._answer(x, sigma, None, posterior, positive=not self.has_density)
 
     def sample(
         self, n: int, *, seed: int = 0, sigma: Numbers = 0.0, label: Numbers | None = None

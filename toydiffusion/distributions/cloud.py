@@ -54,7 +54,7 @@ class Empirical(Cloud):
     [[0.5]]
     """
 
-    _has_density: ClassVar[bool] = False
+    has_density: ClassVar[bool] = False
 
     def __init__(self, points: Numbers, labels: Numbers | None = None) -> None:
         given = numbers("points", points, (None, None))

@@ -19,7 +19,7 @@ from toydiffusion.sampling import SampleConfig, reverse, sample
 from toydiffusion.solvers import solver
 from toydiffusion.streams import Stream
 from toydiffusion.tables import from_frame
-from toydiffusion.types import Denoiser, InputError, Labels, Points, nearest
+from toydiffusion.types import Denoiser, InputError, Points
 
 Block: TypeAlias = tuple[NDArray[np.float64], NDArray[Any] | None]
 """Points `(k, d)` in x, and their labels `(k,)`."""
@@ -46,7 +46,7 @@ class Drawing:
         classes = self.learned.classes
         given = None if start is None else self._given(start)
         total = self._count(n, given)
-        index = self._index(label, total)
+        index = self.learned.label_index(label, total)
         denoiser = self._denoiser(labelled=given is None or index is not None)
         levels = self._levels()
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -81,7 +81,7 @@ class Drawing:
     def trajectory(self, n: int, label: Any, *, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the whole way of n points, `(steps + 1, n, d)` in x, and its levels, the last one 0."""
         total = self._count(n, None)
-        index = self._index(label, total)
+        index = self.learned.label_index(label, total)
         denoiser, levels = self._denoiser(labelled=True), self._levels()
         start, chosen = Prior(self.learned.moments, float(levels[0])).sample(0, total, seed=seed, label=index)
         method, churn = solver(self.sampling.solver), self.sampling.churn
@@ -97,11 +97,7 @@ class Drawing:
         return self.learned.standardizer.x(z).numpy()
 
     def _given(self, start: Any) -> Points:
-        table = from_frame(start)
-        if self.learned.columns is not None and table.columns is not None:
-            table = table.select(self.learned.columns)
-        if table.points.shape[1] != self.learned.dim:
-            raise InputError(f"start must have {self.learned.dim} columns, got {table.points.shape[1]}")
+        table = self.learned.own(from_frame(start), "start")
         return self.learned.standardizer.z(torch.from_numpy(table.points))
 
     @staticmethod
@@ -115,23 +111,6 @@ class Drawing:
         if n >= 2**63:
             raise InputError(f"the number of points must be below 2**63, got {n}")
         return int(n)
-
-    def _index(self, label: Any, n: int) -> Labels | None:
-        """Return class indices `(n,)` of users' labels."""
-        if label is None:
-            return None
-        if self.learned.classes is None:
-            raise InputError("this model was fitted without labels, so none can be asked for")
-        known = {value: i for i, value in enumerate(self.learned.classes.tolist())}
-        wanted = np.asarray(label, dtype=object)
-        if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
-            raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
-        values = wanted.ravel().tolist()
-        for value in values:
-            if value not in known:
-                words = {str(name): name for name in known}
-                raise InputError(f"unknown label {value!r}: {nearest(str(value), list(words))}")
-        return torch.tensor([known[value] for value in values]).expand(n)
 
     def _denoiser(self, *, labelled: bool) -> Denoiser:
         if self.sampling.guidance != 1 and (self.learned.classes is None or not labelled):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,12 @@ from torch import Tensor
 
 from toydiffusion.archive import Archive
 from toydiffusion.denoisers import Network
-from toydiffusion.distributions import GaussianMixture
+from toydiffusion.distributions import Distribution, GaussianMixture
 from toydiffusion.sampling import SampleConfig
 from toydiffusion.standardize import Standardizer
-from toydiffusion.tables import default_columns
-from toydiffusion.training import History, TrainConfig, build
+from toydiffusion.tables import Table, default_columns
+from toydiffusion.training import History, TrainConfig, TrainState, build, run
+from toydiffusion.types import InputError, Labels, nearest
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,53 @@ class Fitted:
     def dim(self) -> int:
         """The number of columns."""
         return self.network.dim
+
+    @cached_property
+    def precise(self) -> Network:
+        """The network in float64, its weights fixed: what log-densities are computed with."""
+        return deepcopy(self.network).double().requires_grad_(False)
+
+    def own(self, table: Table, what: str) -> Table:
+        """Return the columns of the table that the model was fitted to, in their order.
+
+        Columns match by name, or by position where there are no names. Raises `InputError` for a column that
+        is not there, or another number of them.
+        """
+        if self.columns is not None and table.columns is not None:
+            table = table.select(self.columns)
+        if table.points.shape[1] != self.dim:
+            raise InputError(
+                f"{what} must have {self.dim} column{'s' if self.dim > 1 else ''}, "
+                f"those the model was fitted to, got {table.points.shape[1]}"
+            )
+        return table
+
+    def label_index(self, label: Any, n: int) -> Labels | None:
+        """Return the class indices `(n,)` of users' labels: one for all, or n of them; None for None."""
+        if label is None:
+            return None
+        if self.classes is None:
+            raise InputError("this model was fitted without labels, so none can be asked for")
+        known = {value: i for i, value in enumerate(self.classes.tolist())}
+        wanted = np.asarray(label, dtype=object)
+        if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
+            raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
+        values = wanted.ravel().tolist()
+        for row, value in enumerate(values):
+            if value not in known:
+                where = f" in row {row + 1} (counted from 1)" if wanted.ndim else ""
+                words = [str(name) for name in known]
+                raise InputError(f"unknown label {value!r}{where}: {nearest(str(value), words)}")
+        return torch.tensor([known[value] for value in values], dtype=torch.int64).expand(n)
+
+    def trained_endlessly(self, truth: Distribution) -> Network:
+        """Return the same network trained anew on fresh points of `truth`, in z, none of them seen twice."""
+        classes = self.network.num_classes
+        n = self.config.total_steps(classes) * self.config.points_per_step(classes)
+        z, label = truth.rows(0, n, seed=self.seed + 1)
+        state = TrainState.start(self.dim, classes, self.config, seed=self.seed)
+        run(state, z, label if classes > 1 else None, self.config, key="endless", progress=False)
+        return deepcopy(state.average).cpu().double().requires_grad_(False)
 
     def archive(self, sampling: SampleConfig, version: str) -> Archive:
         """Return it as tensors and metadata, for a file."""

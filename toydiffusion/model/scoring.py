@@ -1,0 +1,422 @@
+"""What a fitted model says of points: how probable they are, of which class, where the flow takes them."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from toydiffusion import tables
+from toydiffusion.certificate import Certificate, check
+from toydiffusion.density import (
+    Elbo,
+    Flow,
+    LogDensity,
+    elbo,
+    gradient,
+    log_density,
+    prior_mismatch,
+)
+from toydiffusion.distributions import Distribution, Prior
+from toydiffusion.model.fitted import Fitted
+from toydiffusion.progress import bar
+from toydiffusion.types import InputError, Labels, Levels, Points
+
+Scores: TypeAlias = tuple[LogDensity, NDArray[np.float64] | None]
+"""Log-densities of k points, and their class probabilities `(k, K)` in a model with labels."""
+
+
+class Scoring(ABC):
+    """The half of `Diffusion` that judges points.
+
+    All densities are those of the learned law smoothed at the lowest noise level, sigma_min: of `x + noise`
+    with a standard deviation of sigma_min (0.01 by default) column by column in units of the data's own. What
+    is finer than that the model does not know. They are in nats, of x and not of z. Everything here is
+    computed in float64, the network included.
+    """
+
+    @property
+    @abstractmethod
+    def _learned(self) -> Fitted: ...
+
+    # Log-density ------------------------------------------------------------------------------------
+
+    def log_prob(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        sigma: ArrayLike | None = None,
+        tolerance: float = 1e-3,
+        max_evaluations: int = 1000,
+        probes: int | None = None,
+        seed: int = 0,
+        on_bad: str = "raise",
+        batch_size: int = 4096,
+        progress: bool | None = False,
+    ) -> LogDensity:
+        """Return the log-density at points `x` `(n, d)`, in nats: `value` `(n,)`, `error` and `prior_error`.
+
+        `log p(x) = log prior(z_max) + int (d - tr dD/dz) dlog sigma + log |dz/dx|` along the probability flow
+        from sigma_min to sigma_max (`density.Flow`). `label`, one or `(n,)`, asks for `log p(x | label)`;
+        without it a model with labels answers for the whole, `logsumexp_c(log f_c + log p(x | c))` with
+        class frequencies f_c.
+
+        `sigma`, one or `(n,)`, in z: the density of points noised to that level instead of sigma_min.
+        `tolerance` is what the numerical error may come to, in nats; a point takes the steps it needs,
+        whatever its batch. Where `max_evaluations` of the denoiser do not suffice, the value stands, its
+        `error` says so, and a `ToleranceWarning` is issued. `probes` puts Hutchinson's estimate from so many
+        random probes in place of the exact divergence, for many dimensions.
+
+        `on_bad="skip"` leaves rows with missing or infinite numbers in place, as NaN. Data frames are matched
+        by column name, arrays by position.
+
+        Raises `InputError` for other columns than the model's, unknown labels and numbers out of range.
+        """
+        table = self._table(x, on_bad)
+        index = self._learned.label_index(label, len(table.points))
+        blocks = self._blocks(
+            table,
+            index,
+            self._levels(sigma, len(table.points)),
+            flow=self._flow(tolerance, max_evaluations),
+            probes=probes,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        found = LogDensity.joined([density for density, _ in blocks])
+        found.warn(tolerance)
+        return found
+
+    def score_blocks(
+        self,
+        table: tables.Table,
+        *,
+        tolerance: float = 1e-3,
+        max_evaluations: int = 1000,
+        batch_size: int = 4096,
+        progress: bool | None = False,
+    ) -> Iterator[Scores]:
+        """Yield log-densities and class probabilities of a table a block at a time, in constant memory.
+
+        If the table has labels, the log-density is that of each point under its own. Rows that are `missing`
+        come out as NaN. The arguments are checked here, before the first block.
+        """
+        table = self._learned.own(table, table.source)
+        index = self._learned.label_index(table.labels, len(table.points))
+        return self._blocks(
+            table,
+            index,
+            self._levels(None, len(table.points)),
+            flow=self._flow(tolerance, max_evaluations),
+            shares=True,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def grad_log_prob(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        sigma: ArrayLike | None = None,
+        tolerance: float = 1e-3,
+    ) -> NDArray[np.float64]:
+        """Return the gradient of `log_prob` in x, `(n, d)`, in nats per unit of x, by autograd.
+
+        It is that of the density which `log_prob` gives; `score` is what the network says it is, which for a
+        learned model is not quite the same.
+        """
+        learned, table = self._learned, self._table(x)
+        z = learned.standardizer.z(torch.from_numpy(table.points))
+        index = learned.label_index(label, len(z))
+        level, flow = self._levels(sigma, len(z)), self._flow(tolerance, 1000)
+
+        def slope(label: Labels | None) -> Tensor:
+            return gradient(flow, self._start, z, level, label)
+
+        if index is not None or learned.classes is None:
+            found = slope(index)
+        else:
+            blocks = self._blocks(table, None, level, flow=flow, shares=True)
+            share = np.concatenate([share for _, share in blocks if share is not None])
+            each = [slope(torch.full((len(z),), c)) for c in range(len(learned.classes))]
+            found = torch.einsum("nc,cnd->nd", torch.from_numpy(share), torch.stack(each))
+        return (found / learned.standardizer.scale).numpy()
+
+    @torch.no_grad()
+    def score(
+        self, x: ArrayLike | Any, label: Any = None, *, sigma: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """Return the learned score `(D(z; sigma) - z) / sigma^2` at x, per unit of x, `(n, d)`.
+
+        The gradient of the log-density of points noised to `sigma` (None: sigma_min), in z, as the network
+        knows it. Without a label it is that of the network trained with dropped labels.
+        """
+        learned = self._learned
+        z = self._z(x)
+        index, level = learned.label_index(label, len(z)), self._levels(sigma, len(z))
+        slope = (learned.precise(z, level, index) - z) / level[:, None].square()
+        found: NDArray[np.float64] = (slope / learned.standardizer.scale).numpy()
+        return found
+
+    def elbo(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        evaluations: int = 256,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Elbo:
+        """Return the evidence lower bound at points `x` `(n, d)`: its terms, each with a standard error.
+
+        `evaluations` of the denoiser for each point (and class), shared between noise levels and noise;
+        `steps` None for the continuous bound, T for that of T steps. `density.Elbo` gives the terms and says
+        what the bound is a bound of. Labels as in `log_prob`.
+        """
+        learned = self._learned
+        z = self._z(x)
+        index = learned.label_index(label, len(z))
+
+        def bound(index: Labels | None) -> Elbo:
+            return elbo(
+                learned.precise,
+                self._start,
+                z,
+                index,
+                sigma_min=learned.config.sigma_min,
+                evaluations=evaluations,
+                steps=steps,
+                seed=seed,
+            )
+
+        if index is not None or learned.classes is None:
+            found = bound(index)
+        else:
+            each = [bound(torch.full((len(z),), c)) for c in range(len(learned.classes))]
+            found = Elbo.mixed(each, learned.moments.frequencies.numpy())
+        return found.shifted(learned.standardizer.log_det)
+
+    # Classes ----------------------------------------------------------------------------------------
+
+    def predict_proba(
+        self, x: ArrayLike | Any, *, tolerance: float = 1e-3, on_bad: str = "raise"
+    ) -> NDArray[np.float64]:
+        """Return the probability of each class given x, `(n, K)`, columns in the order of `classes`.
+
+        `p(c | x) = f_c p(x | c) / sum_k f_k p(x | k)` with the frequencies of the training points (Bayes).
+        """
+        if self._learned.classes is None:
+            raise InputError("this model was fitted without labels, so it knows no classes")
+        table = self._table(x, on_bad)
+        level, flow = self._levels(None, len(table.points)), self._flow(tolerance, 1000)
+        blocks = self._blocks(table, None, level, flow=flow, shares=True)
+        return np.concatenate([share for _, share in blocks if share is not None])
+
+    def predict(self, x: ArrayLike | Any) -> NDArray[Any]:
+        """Return the most probable class of each point, `(n,)`: one of `classes`."""
+        probabilities = self.predict_proba(x)
+        found: NDArray[Any] = np.asarray(self._learned.classes)[probabilities.argmax(1)]
+        return found
+
+    # Certificate ------------------------------------------------------------------------------------
+
+    def check_density(
+        self,
+        truth: Distribution | None = None,
+        *,
+        endless: bool = False,
+        points: int = 1000,
+        tolerance: float = 1e-3,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Certificate:
+        """Return what can be checked of the log-density: `print` it, or read its fields.
+
+        Total mass (of each class), error of the solver and of its error bars, mismatch of the prior, and mean
+        ELBO against mean log-density, at `points` points of the truth, or of the model itself without one.
+        With the exact `truth`, in x, also what leaks out of its support, and the error budget: where the loss
+        of log-likelihood comes from. `endless` trains the same network once more, on endless fresh points of
+        the truth, to tell the network's share from that of finite data.
+
+        In a model with labels, class c of `truth` must be the c-th of `classes`.
+
+        Raises `InputError` for a truth of another dimension or number of classes, and `endless` without one.
+        """
+        learned = self._learned
+        classes = None if learned.classes is None else len(learned.classes)
+        if endless and truth is None:
+            raise InputError("endless fresh points need the truth they are drawn from")
+        if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+            raise InputError(f"points must be a whole number >= 2, got {points!r}")
+        known = truth
+        if known is not None:
+            if known.dim != learned.dim or (classes is not None and known.num_classes != classes):
+                raise InputError(
+                    f"the model is of {learned.dim} columns and {classes or 'no'} classes, "
+                    f"the truth given of {known.dim} and {known.num_classes}"
+                )
+            known = known.standardized(learned.standardizer.mean, learned.standardizer.scale)
+        with bar("checking", 4 + (classes or 1), progress) as move:
+            notes = itertools.count()
+            return check(
+                self._flow(tolerance, 1000),
+                self._start,
+                sigma_min=learned.config.sigma_min,
+                num_classes=classes,
+                truth=known,
+                endless=learned.trained_endlessly(known) if endless and known is not None else None,
+                points=points,
+                seed=seed,
+                note=lambda text: move(next(notes), text),
+            )
+
+    # Flow -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(
+        self, x: ArrayLike | Any, label: Any = None, *, tolerance: float = 1e-5
+    ) -> NDArray[np.float64]:
+        """Return where the probability flow carries x from sigma_min to sigma_max, `(n, d)`, in z.
+
+        Divided by `sqrt(1 + sigma_max^2)` these are about standard normal. Without a label the flow is that
+        of the network trained with dropped labels.
+        """
+        learned = self._learned
+        z = self._z(x)
+        index = learned.label_index(label, len(z))
+        carried = self._flow(tolerance, 1000).carry(
+            z, self._levels(None, len(z)), learned.config.sigma_max, index
+        )
+        return carried.z.numpy()
+
+    @torch.no_grad()
+    def decode(self, latent: ArrayLike, label: Any = None, *, tolerance: float = 1e-5) -> NDArray[np.float64]:
+        """Return the points x, `(n, d)`, that `encode` carries to `latent`, `(n, d)`.
+
+        They stop at sigma_min, without the last denoising that `sample` ends with.
+        """
+        learned = self._learned
+        given = tables.from_frame(latent).points
+        if given.shape[1] != learned.dim:
+            raise InputError(f"latent must have {learned.dim} columns, got {given.shape[1]}")
+        z = torch.from_numpy(given)
+        index = learned.label_index(label, len(z))
+        top = torch.full((len(z),), learned.config.sigma_max, dtype=torch.float64)
+        carried = self._flow(tolerance, 1000).carry(z, top, learned.config.sigma_min, index)
+        return learned.standardizer.x(carried.z).numpy()
+
+    @torch.no_grad()
+    def sample_with_log_prob(
+        self, n: int, label: Any = None, *, tolerance: float = 1e-3, seed: int = 0
+    ) -> tuple[NDArray[np.float64], LogDensity, NDArray[Any] | None]:
+        """Return n new points `(n, d)`, their log-densities and their labels, from one pass of the flow.
+
+        The points are exact samples of the density that `log_prob` gives, which at these points returns the
+        same values; like `decode` they stop at sigma_min. In a model with labels the density is that under
+        the point's label, drawn by class frequency where none is asked for; without, the labels are None.
+        """
+        learned, config = self._learned, self._learned.config
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+            raise InputError(f"the number of points must be a whole number >= 0, got {n!r}")
+        index = learned.label_index(label, n)
+        latent, index = self._start.sample(0, n, seed=seed, label=index)
+        if learned.classes is None:
+            index = None
+        flow = self._flow(tolerance, 1000)
+        top = torch.full((n,), config.sigma_max, dtype=torch.float64)
+        carried = flow.carry(latent, top, config.sigma_min, index)
+        value = self._start.log_prob(latent, index) + carried.change[:, 0]
+        density = LogDensity(
+            value.numpy() + learned.standardizer.log_det,
+            carried.error.numpy(),
+            prior_mismatch(learned.precise, self._start, latent, index).abs().numpy(),
+            np.zeros(n),
+            carried.evaluations.numpy(),
+            carried.met.numpy(),
+        )
+        density.warn(tolerance)
+        labels = None if index is None or learned.classes is None else learned.classes[index.numpy()]
+        return learned.standardizer.x(carried.z).numpy(), density, labels
+
+    # Within -----------------------------------------------------------------------------------------
+
+    @property
+    def _start(self) -> Prior:
+        return Prior(self._learned.moments, self._learned.config.sigma_max)
+
+    def _table(self, x: Any, on_bad: str = "raise") -> tables.Table:
+        given = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+        return self._learned.own(tables.from_frame(given, on_bad=on_bad), "x")
+
+    def _z(self, x: Any) -> Points:
+        return self._learned.standardizer.z(torch.from_numpy(self._table(x).points))
+
+    def _flow(self, tolerance: float, max_evaluations: int) -> Flow:
+        learned = self._learned
+        return Flow(learned.precise, learned.moments, tolerance, max_evaluations)
+
+    def _levels(self, sigma: Any, n: int) -> Levels:
+        low, high = self._learned.config.sigma_min, self._learned.config.sigma_max
+        level = np.asarray(low if sigma is None else sigma, dtype=np.float64)
+        if level.shape not in ((), (n,)):
+            raise InputError(f"sigma must be one number or {n} of them, got shape {level.shape}")
+        if not ((level >= low) & (level <= high)).all():
+            raise InputError(f"sigma must lie in the model's range, {low:g} to {high:g}")
+        return torch.from_numpy(np.broadcast_to(level, (n,)).copy())
+
+    def _blocks(
+        self,
+        table: tables.Table,
+        index: Labels | None,
+        sigma: Levels,
+        *,
+        flow: Flow,
+        shares: bool = False,
+        probes: int | None = None,
+        seed: int = 0,
+        batch_size: int = 4096,
+        progress: bool | None = False,
+    ) -> Iterator[Scores]:
+        """Yield log-densities, and the classes' shares if asked for; check the arguments before the first."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+        learned, n = self._learned, len(table.points)
+        classes = 0 if learned.classes is None else len(learned.classes)
+        present = np.ones(n, dtype=np.bool_) if table.missing is None else ~table.missing
+
+        def under(z: Points, level: Levels, label: Labels | None, first: int) -> LogDensity:
+            found = log_density(flow, self._start, z, level, label, probes=probes, seed=seed, first_row=first)
+            return found.shifted(learned.standardizer.log_det)
+
+        def judged(z: Points, level: Levels, label: Labels | None, first: int) -> Scores:
+            if not classes or (label is not None and not shares):
+                return under(z, level, label, first), None
+            each = [under(z, level, torch.full((len(z),), c), first) for c in range(classes)]
+            whole, share = LogDensity.mixed(each, learned.moments.frequencies.numpy())
+            return whole if label is None else LogDensity.chosen(each, label.numpy()), share
+
+        def blocks() -> Iterator[Scores]:
+            with bar("scoring", n, progress) as move:
+                for first in range(0, max(n, 1), batch_size):
+                    rows = slice(first, first + batch_size)
+                    here = present[rows]
+                    z = learned.standardizer.z(torch.from_numpy(table.points[rows][here]))
+                    label = None if index is None else index[rows][here]
+                    density, share = judged(z, sigma[rows][here], label, first)
+                    if share is not None:
+                        spread = np.full((len(here), classes), np.nan)
+                        spread[here] = share
+                        share = spread
+                    yield density.spread(here), share
+                    move(min(first + batch_size, n), "")
+
+        return blocks()
