@@ -211,7 +211,8 @@ _BITS = 30
 def _shifts(seed: int, first: int, n: int, nets: int, dim: int) -> Tensor:
     """Return random digits for each row, net and dimension, `(n, nets, dim)` int64."""
     uniform = Stream(seed, "elbo").uniform(first, first + n, dim=nets * dim)
-    return (uniform * 2**_BITS).long().reshape(n, nets, dim)
+    digits: Tensor = (uniform * 2**_BITS).long().reshape(n, nets, dim)
+    return digits
 
 
 def _nets(size: int, shift: Tensor) -> Iterator[Tensor]:

@@ -17,8 +17,8 @@ from toydiffusion.archive import Archive
 from toydiffusion.distributions import GaussianMixture, Prior, moments
 from toydiffusion.model.drawing import Drawing
 from toydiffusion.model.fitted import Fitted
+from toydiffusion.model.latents import Latents
 from toydiffusion.model.presets import PRESETS
-from toydiffusion.model.scoring import Scoring
 from toydiffusion.sampling import SampleConfig
 from toydiffusion.schedules import Schedule
 from toydiffusion.standardize import Standardizer
@@ -32,7 +32,7 @@ from toydiffusion.training import (
 from toydiffusion.types import Denoiser, InputError, nearest
 
 
-class Diffusion(Scoring):
+class Diffusion(Latents):
     """A diffusion model of points in a few dimensions: fit it to points, draw new ones, save it.
 
     `config` says how to train, `sampling` how to draw; by default both come from the `preset`, a name in

@@ -1,0 +1,384 @@
+"""The numbers of benchmarks/README.md on log-density.
+
+`python benchmarks/density.py [name ...]`, the names being those of `ROWS`; without any, all of them. Each row
+prints what was measured and what must be reached. Default settings throughout.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import log_loss, roc_auc_score
+
+import toydiffusion as td
+from toydiffusion.density import Flow, LogDensity, elbo, log_density
+from toydiffusion.distributions import (
+    Checkerboard,
+    ConcentricSquares,
+    Distribution,
+    GaussianMixture,
+    Prior,
+    Square,
+    TwoMoons,
+)
+
+SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
+DRAWS = (0, 1, 2)
+MIXTURE = GaussianMixture(
+    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
+    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
+    weights=[0.4, 0.35, 0.25],
+)
+OVERLAPPING = GaussianMixture(
+    [[-0.8, 0.0], [0.8, 0.3], [0.0, -0.9]],
+    [[[0.5, 0.2], [0.2, 0.4]], [[0.4, -0.1], [-0.1, 0.6]], [[0.6, 0.0], [0.0, 0.3]]],
+    weights=[0.4, 0.35, 0.25],
+)
+
+
+def report(what: str, measured: str, target: str) -> None:
+    print(f"{what:66} {measured:34} (must reach {target})", flush=True)
+
+
+def each(numbers: list[float], digits: int = 4) -> str:
+    return f"{statistics.median(numbers):.{digits}f}  [{', '.join(f'{v:.{digits}f}' for v in numbers)}]"
+
+
+@functools.cache
+def fitted(law: Distribution, n: int, draw: int, labelled: bool = False) -> td.Diffusion:
+    x, y = law.sample(n, seed=100 + draw)
+    return td.Diffusion().fit(x, y if labelled else None, seed=draw, progress=False)
+
+
+def standard(law: Distribution) -> Distribution:
+    """Return the law in its own standard coordinates."""
+    return law.standardized(law.mean.numpy(), law.covariance.diagonal().sqrt().numpy())
+
+
+def gaussians(law: Distribution, labelled: bool) -> Distribution:
+    """Return the law's moments: what a model's prior is made of."""
+    if labelled:
+        return GaussianMixture(law.class_means, law.class_covariances, weights=law.frequencies)
+    return GaussianMixture(law.mean[None], law.covariance[None])
+
+
+# The exact denoisers --------------------------------------------------------------------------------
+
+
+def exact() -> None:
+    cases = (
+        ("square", Square(), False),
+        ("rings, by class", ConcentricSquares(), True),
+        ("rings, as a whole", ConcentricSquares(), False),
+        ("3-component mixture, by class", MIXTURE, True),
+        ("3-component mixture, as a whole", MIXTURE, False),
+        ("two moons", TwoMoons(), False),
+        ("checkerboard", Checkerboard(), False),
+    )
+    n = 4000
+    for name, plain, labelled in cases:
+        law = standard(plain)
+        z, drawn = law.rows(0, n, seed=0, sigma=SIGMA_MIN)
+        label = drawn if labelled else None
+        truth = law.log_prob(z, SIGMA_MIN, label).numpy()
+        level = torch.full((n,), SIGMA_MIN, dtype=torch.float64)
+        for start, prior in (
+            ("exact prior", Prior(law, SIGMA_MAX)),
+            ("Gaussian prior", Prior(gaussians(law, labelled), SIGMA_MAX)),
+        ):
+            found = log_density(Flow(law.denoise, prior.distribution), prior, z, level, label)
+            miss, bar = np.abs(found.value - truth), found.error + found.prior_error
+            report(
+                f"exact denoiser, {name}, {start}: error, 99th percentile",
+                f"{np.quantile(miss, 0.99):.1e}",
+                "<= 1e-3 nats",
+            )
+            print(
+                f"    within the bar {np.mean(miss <= bar):.2%} (>= 99 %), median bar over median error "
+                f"{np.median(bar) / max(np.median(miss), 1e-15):.1f} (<= 10), "
+                f"{found.evaluations.mean():.0f} evaluations",
+                flush=True,
+            )
+
+
+def exact_elbo() -> None:
+    law, n = standard(ConcentricSquares()), 2000
+    z, label = law.rows(0, n, seed=0)
+    net = torch.quasirandom.SobolEngine(2, scramble=True, seed=1).draw(2048, dtype=torch.float64)
+    eps = torch.special.ndtri(net.clamp(1e-12, 1 - 1e-12))
+    for name, asked in (("in class", label), ("out of class", (label + 1) % 5), ("as a whole", None)):
+        want = np.array(
+            [
+                float(
+                    law.log_prob(
+                        z[i] + SIGMA_MIN * eps,
+                        SIGMA_MIN,
+                        None if asked is None else asked[i].expand(len(eps)),
+                    ).mean()
+                )
+                for i in range(n)
+            ]
+        )
+        prior = Prior(law, SIGMA_MAX)
+        found = elbo(law.denoise, prior, z, asked, sigma_min=SIGMA_MIN, evaluations=1024, seed=3)
+        off = found.value - want
+        mean_error = float(np.sqrt((found.std_error**2).sum()) / n)
+        report(
+            f"exact denoiser and prior, rings {name}: mean(ELBO - E log p)",
+            f"{off.mean() / mean_error:+.2f} standard errors",
+            "within 3",
+        )
+        print(
+            f"    {off.mean():+.5f} +- {mean_error:.5f} nats; points within 3 of their own "
+            f"{np.mean(np.abs(off) <= 3 * found.std_error):.1%} (3 of 8 nets' error: 98 % if normal)",
+            flush=True,
+        )
+
+
+# The bound ------------------------------------------------------------------------------------------
+
+
+def elbo_gap() -> None:
+    cases = (
+        ("square, 1,000 points", Square(), 1000, False),
+        ("rings as a whole, 1,000 points", ConcentricSquares(), 1000, True),
+        ("rings as a whole, 5,000 points", ConcentricSquares(), 5000, True),
+        ("mixture, 5,000 points", MIXTURE, 5000, False),
+        ("two moons, 5,000 points", TwoMoons(), 5000, False),
+        ("checkerboard, 5,000 points", Checkerboard(), 5000, False),
+    )
+    for name, law, n, labelled in cases:
+        means = []
+        for draw in DRAWS if n == 1000 else DRAWS[:1]:
+            model = fitted(law, n, draw, labelled)
+            x = law.sample(2000, seed=500 + draw)[0]
+            gap = model.elbo(x, evaluations=1024).value - model.log_prob(x).value
+            means.append(float(gap.mean()))
+        report(f"{name}: mean(ELBO - log-density), nats", each(means), "within 0.02 of 0")
+        print(
+            f"    from point to point {gap.std():.3f}, standard error of the mean "
+            f"{gap.std() / len(gap) ** 0.5:.4f}",
+            flush=True,
+        )
+
+
+def elbo_error() -> None:
+    model = fitted(Square(), 1000, 0)
+    x = Square().sample(500, seed=500)[0]
+    for evaluations, target in ((256, 0.07), (1024, 0.025)):
+        runs = [model.elbo(x, evaluations=evaluations, seed=seed) for seed in range(20)]
+        reported = float(np.sqrt(np.mean([run.std_error**2 for run in runs])))
+        spread = float(np.sqrt(np.stack([run.value for run in runs]).var(0, ddof=1).mean()))
+        report(
+            f"ELBO standard error at {evaluations} evaluations, root mean square",
+            f"{reported:.4f}",
+            f"<= {target}",
+        )
+        print(f"    spread over 20 seeds {spread:.4f}", flush=True)
+
+
+# The learned density --------------------------------------------------------------------------------
+
+
+def mass() -> None:
+    for name, law, labelled in (("square", Square(), False), ("rings", ConcentricSquares(), True)):
+        start = time.perf_counter()
+        found = fitted(law, 1000, 0, labelled).check_density(points=200, progress=False)
+        took = time.perf_counter() - start
+        report(
+            f"mass of the trained {name} over the plane",
+            f"{found.mass.value:.5f} +- {found.mass.std_error:.0e}",
+            "1 +- 0.002",
+        )
+        each_class = ", ".join(f"{one.value:.5f}" for one in found.masses)
+        print(f"    by class {each_class}; {took:.0f} s", flush=True)
+
+
+def quadruples(n: int, seed: int, margin: float) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Return n points with their class, a wrong one (not adjacent, with a margin), outside and far outside."""
+    generator = np.random.default_rng(seed)
+    x = generator.uniform(-1, 1, (20 * n, 2))
+    radius = np.abs(x).max(1)
+    x = x[(np.abs(radius[:, None] - np.arange(1, 6) / 5) >= margin).all(1)][:n]
+    right = np.minimum((np.abs(x).max(1) * 5).astype(np.int64), 4)
+    near = 1 if margin else 0
+    wrong = np.array([generator.choice([k for k in range(5) if abs(k - c) > near]) for c in right])
+    outermost = np.full(len(x), 4)
+    return [(x, right), (x, wrong), (x + 2 * np.sign(x), outermost), (x + 4 * np.sign(x), outermost)]
+
+
+def order() -> None:
+    law = ConcentricSquares()
+    for n in (1000, 5000):
+        ordered, agreed, pooled = [], [], []
+        for draw in DRAWS:
+            model = fitted(law, n, draw, True)
+            values = np.stack([model.log_prob(*pair).value for pair in quadruples(500, draw, 0.03)])
+            ordered.append(float((np.diff(values, axis=0) < 0).all(0).sum()))
+            pairs = quadruples(1000, 10 + draw, 0.0)
+            s = model.standardizer
+            true = law.standardized(s.mean, s.scale)
+            ours = np.stack([model.log_prob(*pair).value for pair in pairs])
+            exact = np.stack(
+                [
+                    true.log_prob(s.z(torch.from_numpy(x)), model.sigma_min, torch.from_numpy(c)).numpy()
+                    for x, c in pairs
+                ]
+            )
+            same, of = 0, 0
+            for i in range(4):
+                for j in range(i):
+                    apart = np.abs(exact[i] - exact[j]) > 0.5
+                    same += int((np.sign(exact[i] - exact[j]) == np.sign(ours[i] - ours[j]))[apart].sum())
+                    of += int(apart.sum())
+            agreed.append(same / of)
+            i, j = np.random.default_rng(0).integers(0, ours.size, (2, 20_000))
+            a, b = exact.ravel(), ours.ravel()
+            apart = np.abs(a[i] - a[j]) > 0.5
+            pooled.append(float(np.mean((np.sign(a[i] - a[j]) == np.sign(b[i] - b[j]))[apart])))
+        report(f"rings, {n:,} points: right > wrong > outside > far", each(ordered, 0), "500 of 500")
+        report("    unrestricted pairs of one point in the exact order", each(agreed), ">= 0.99")
+        print(f"    pairs of any two points and labels: {each(pooled)}", flush=True)
+
+
+def lost() -> None:
+    losses, errors = [], []
+    for draw in DRAWS:
+        x = Square().sample(10_000, seed=500 + draw)[0]
+        value = fitted(Square(), 1000, draw).log_prob(x).value
+        losses.append(float(-value.mean() - np.log(4)))
+        errors.append(float(value.std() / len(value) ** 0.5))
+    report("-(mean log-density of 10,000 fresh points) - log 4, square", each(losses), "<= 0.07 nats")
+    print(f"    standard errors {each(errors)}", flush=True)
+
+
+def rank() -> None:
+    for name, law in (("mixture", MIXTURE), ("two moons", TwoMoons())):
+        found = []
+        for draw in DRAWS:
+            x = law.sample(3000, seed=500 + draw)[0]
+            found.append(float(spearmanr(law.log_prob(x), fitted(law, 5000, draw).log_prob(x).value)[0]))
+        report(f"{name}, 5,000 points: Spearman correlation with the truth", each(found), ">= 0.98")
+
+
+def checkerboard() -> None:
+    law = Checkerboard()
+    areas, errors = [], []
+    for draw in DRAWS:
+        model = fitted(law, 5000, draw)
+        s = model.standardizer
+        half = float(law.sample(1000, seed=0)[0].__abs__().max())
+        x = np.random.default_rng(draw).uniform(-half, half, (4000, 2))
+        inside = law.contains(x)
+        found = model.log_prob(x).value
+        areas.append(float(roc_auc_score(inside, found)))
+        # Points whose whole neighbourhood of 3 sigma_min lies within.
+        reach = 3 * model.sigma_min * s.scale.numpy()
+        around = np.array([[a, b] for a in (-1, 0, 1) for b in (-1, 0, 1)]) * reach
+        deep = law.contains((x[:, None] + around).reshape(-1, 2)).reshape(len(x), -1).all(1)
+        errors.append(float(np.abs(found - law.log_prob(x))[deep].mean()))
+    report("checkerboard, 5,000 points: inside against outside, AUC", each(areas), ">= 0.99")
+    report("    mean absolute error 3 sigma_min from the edges, nats", each(errors), "<= 0.15")
+
+
+def classes() -> None:
+    found = []
+    for draw in DRAWS:
+        x, y = OVERLAPPING.sample(5000, seed=500 + draw)
+        ours = log_loss(y, fitted(OVERLAPPING, 5000, draw, True).predict_proba(x))
+        found.append(float(ours - log_loss(y, OVERLAPPING.class_posterior(x))))
+    report("overlapping mixture, 5,000 points: log-loss above the exact one's", each(found), "<= 0.02")
+
+
+def cost() -> None:
+    model = fitted(Square(), 1000, 0)
+    x = Square().sample(20_000, seed=500)[0]
+    small = x[:2000]
+    found = model.log_prob(small)
+    reference = runge_kutta(model, small)
+    miss = np.abs(found.value - reference)
+    report("default settings, square model: evaluations a point", f"{found.evaluations.mean():.1f}", "<= 64")
+    report("    against RK4 in 256 steps, 99th percentile", f"{np.quantile(miss, 0.99):.1e}", "<= 0.01 nats")
+    speeds = []
+    for n in (2000, 20_000, 2000, 20_000):
+        start = time.perf_counter()
+        model.log_prob(x[:n])
+        speeds.append(n / (time.perf_counter() - start))
+    report(
+        f"    points a second, {torch.get_num_threads()} threads, 2,000 and 20,000 points in turn",
+        ", ".join(f"{v:,.0f}" for v in speeds),
+        ">= 1,000 (stretch 5,000)",
+    )
+
+
+def runge_kutta(model: td.Diffusion, x: NDArray[np.float64], steps: int = 256) -> NDArray[np.float64]:
+    """Return the log-density by the classical method in log sigma, everything plain: a second solver."""
+    net = model._learned.precise
+    z = model.standardizer.z(torch.from_numpy(x))
+    total = torch.zeros(len(z), dtype=torch.float64)
+
+    def slope(z: torch.Tensor, s: float) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            at = z.detach().requires_grad_()
+            drift = at - net(at, torch.full((len(at),), float(np.exp(s)), dtype=torch.float64), None)
+            parts = [torch.autograd.grad(drift[:, i].sum(), at, retain_graph=True)[0][:, i] for i in (0, 1)]
+        return drift.detach(), parts[0] + parts[1]
+
+    grid = np.linspace(np.log(model.sigma_min), np.log(model.sigma_max), steps + 1)
+    h = grid[1] - grid[0]
+    for s in grid[:-1]:
+        k1, l1 = slope(z, s)
+        k2, l2 = slope(z + h / 2 * k1, s + h / 2)
+        k3, l3 = slope(z + h / 2 * k2, s + h / 2)
+        k4, l4 = slope(z + h * k3, s + h)
+        z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        total = total + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
+    return (model.prior().log_prob(z) + total + model.standardizer.log_det).numpy()
+
+
+def rays() -> None:
+    for name, law, labelled in (("square", Square(), False), ("rings", ConcentricSquares(), True)):
+        model = fitted(law, 1000, 0, labelled)
+        angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 20)
+        way = np.stack([np.cos(angle), np.sin(angle)], 1) * model.standardizer.scale.numpy()
+        values = np.stack(
+            [
+                LogDensity.__array__(model.log_prob(model.standardizer.mean.numpy() + k * way))
+                for k in (5, 10, 30, 100)
+            ]
+        )
+        falling = int((np.isfinite(values).all(0) & (np.diff(values, axis=0) < 0).all(0)).sum())
+        report(f"{name}: rays at 5, 10, 30, 100 sd, strictly falling", f"{falling} of 20", "20 of 20")
+
+
+def budget() -> None:
+    print(fitted(Square(), 1000, 0).check_density(Square(), endless=True, progress=False))
+
+
+ROWS: dict[str, Callable[[], None]] = {
+    "exact": exact,
+    "exact-elbo": exact_elbo,
+    "elbo-gap": elbo_gap,
+    "elbo-error": elbo_error,
+    "mass": mass,
+    "order": order,
+    "lost": lost,
+    "rank": rank,
+    "checkerboard": checkerboard,
+    "classes": classes,
+    "cost": cost,
+    "rays": rays,
+    "budget": budget,
+}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ROWS:
+        ROWS[name]()

@@ -1,0 +1,84 @@
+"""Where the probability flow takes points: between data and latents, and new points with their densities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from toydiffusion import tables
+from toydiffusion.density import LogDensity, prior_mismatch
+from toydiffusion.model.scoring import Scoring
+from toydiffusion.types import InputError
+
+
+class Latents(Scoring):
+    """The part of `Diffusion` that carries points along the probability flow."""
+
+    @torch.no_grad()
+    def encode(
+        self, x: ArrayLike | Any, label: Any = None, *, tolerance: float = 1e-5
+    ) -> NDArray[np.float64]:
+        """Return where the probability flow carries x from sigma_min to sigma_max, `(n, d)`, in z.
+
+        Divided by `sqrt(1 + sigma_max^2)` these are about standard normal. Without a label the flow is that
+        of the network trained with dropped labels.
+        """
+        learned = self._learned
+        z = self._z(x)
+        index = learned.label_index(label, len(z))
+        carried = self._flow(tolerance, 1000).carry(
+            z, self._levels(None, len(z)), learned.config.sigma_max, index
+        )
+        return carried.z.numpy()
+
+    @torch.no_grad()
+    def decode(self, latent: ArrayLike, label: Any = None, *, tolerance: float = 1e-5) -> NDArray[np.float64]:
+        """Return the points x, `(n, d)`, that `encode` carries to `latent`, `(n, d)`.
+
+        They stop at sigma_min, without the last denoising that `sample` ends with.
+        """
+        learned = self._learned
+        given = tables.from_frame(latent).points
+        if given.shape[1] != learned.dim:
+            raise InputError(f"latent must have {learned.dim} columns, got {given.shape[1]}")
+        z = torch.from_numpy(given)
+        index = learned.label_index(label, len(z))
+        top = torch.full((len(z),), learned.config.sigma_max, dtype=torch.float64)
+        carried = self._flow(tolerance, 1000).carry(z, top, learned.config.sigma_min, index)
+        return learned.standardizer.x(carried.z).numpy()
+
+    @torch.no_grad()
+    def sample_with_log_prob(
+        self, n: int, label: Any = None, *, tolerance: float = 1e-3, seed: int = 0
+    ) -> tuple[NDArray[np.float64], LogDensity, NDArray[Any] | None]:
+        """Return n new points `(n, d)`, their log-densities and their labels, from one pass of the flow.
+
+        The points are exact samples of the density that `log_prob` gives, which at these points returns the
+        same values; like `decode` they stop at sigma_min. In a model with labels the density is that under
+        the point's label, drawn by class frequency where none is asked for; without, the labels are None.
+        """
+        learned, config = self._learned, self._learned.config
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+            raise InputError(f"the number of points must be a whole number >= 0, got {n!r}")
+        index = learned.label_index(label, n)
+        latent, index = self._start.sample(0, n, seed=seed, label=index)
+        if learned.classes is None:
+            index = None
+        flow = self._flow(tolerance, 1000)
+        top = torch.full((n,), config.sigma_max, dtype=torch.float64)
+        carried = flow.carry(latent, top, config.sigma_min, index)
+        value = self._start.log_prob(latent, index) + carried.change[:, 0]
+        density = LogDensity(
+            value.numpy() + learned.standardizer.log_det,
+            carried.error.numpy(),
+            prior_mismatch(learned.precise, self._start, latent, index).abs().numpy(),
+            np.zeros(n),
+            carried.evaluations.numpy(),
+            carried.met.numpy(),
+        )
+        density.warn(tolerance)
+        labels = None if index is None or learned.classes is None else learned.classes[index.numpy()]
+        return learned.standardizer.x(carried.z).numpy(), density, labels
