@@ -30,7 +30,7 @@ from toydiffusion.distributions import (
     TwoMoons,
 )
 
-SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
+SIGMA_MIN, SIGMA_MAX = td.TrainConfig().sigma_min, td.TrainConfig().sigma_max
 DRAWS = (0, 1, 2)
 MIXTURE = GaussianMixture(
     [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
@@ -203,7 +203,7 @@ def mass() -> None:
 
 
 def quadruples(n: int, seed: int, margin: float) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Return n points with their class, a wrong one (not adjacent, with a margin), outside and far outside."""
+    """Return n points under their class and a wrong one (not adjacent), then outside and far outside."""
     generator = np.random.default_rng(seed)
     x = generator.uniform(-1, 1, (20 * n, 2))
     radius = np.abs(x).max(1)

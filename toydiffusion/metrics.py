@@ -110,3 +110,57 @@ def border_mass(x: ArrayLike, label: NDArray[np.int64], *, rings: int = 5, withi
     borders = np.arange(1, rings) / rings
     true_share = ((borders + within) ** points.shape[1] - (borders - within) ** points.shape[1]).sum()
     return float(np.mean(own & near) / true_share)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How good probabilities of K classes are, and how far they mean what they say.
+
+    - `log_loss`: mean `-log p(true class)`, in nats (probabilities clipped at 2e-16).
+    - `brier`: mean `sum_k (p_k - [k is the true class])^2`, from 0 to 2.
+    - `expected_calibration_error`: `sum_b count_b / n |accuracy_b - confidence_b|` (Guo et al. 2017,
+      arXiv:1706.04599, equation 3). Above 0 by chance alone even for the exact probabilities.
+    - `confidence`, `accuracy`, `count`, `(b,)` each: mean probability of the most probable class, share of
+      points that are of it, and number of points, in each bin that holds any: a reliability diagram.
+    """
+
+    log_loss: float
+    brier: float
+    expected_calibration_error: float
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+def calibration(probabilities: ArrayLike, label: ArrayLike, *, bins: int = 15) -> Calibration:
+    """Return what `Calibration` says of probabilities `(n, K)` and true classes `(n,)`, 0..K-1.
+
+    Bins are those of the highest probability: `bins` equal widths of [0, 1], lower ends excluded.
+
+    >>> found = calibration([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1]], [0, 1, 1], bins=2)
+    >>> found.count.tolist(), found.accuracy.round(3).tolist(), found.confidence.round(3).tolist()
+    ([3], [0.667], [0.8])
+    """
+    from sklearn.metrics import log_loss
+
+    p, true = np.asarray(probabilities, dtype=np.float64), np.asarray(label)
+    if p.ndim != 2 or not p.size or not (p >= 0).all() or not np.allclose(p.sum(1), 1, atol=1e-6):
+        raise InputError(f"probabilities must be (n, K), >= 0, with rows that sum to 1, got shape {p.shape}")
+    kinds = np.arange(p.shape[1])
+    if true.shape != (len(p),) or not np.isin(true, kinds).all():
+        raise InputError(f"label must be {len(p)} classes 0..{len(kinds) - 1}, got shape {true.shape}")
+    confidence, right = p.max(1), p.argmax(1) == true
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(which, minlength=bins)
+    held = count > 0
+    count = count[held]
+    confidence = np.bincount(which, confidence, bins)[held] / count
+    accuracy = np.bincount(which, right, bins)[held] / count
+    return Calibration(
+        float(log_loss(true, p, labels=kinds)),
+        float(np.square(p - (true[:, None] == kinds)).sum(1).mean()),
+        float(count @ np.abs(accuracy - confidence) / len(p)),
+        confidence,
+        accuracy,
+        count,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +15,11 @@ from toydiffusion.certificate.mass import Mass, importance, quadrature
 from toydiffusion.density import Flow, elbo, log_density
 from toydiffusion.distributions import Bounded, Distribution, Prior
 from toydiffusion.metrics import Estimate
+from toydiffusion.sampling import SampleConfig, sample
+from toydiffusion.solvers import solver
 from toydiffusion.types import Denoiser, Labels, Points
+
+Drawn: TypeAlias = tuple[Points, Labels]
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def check(
     for c in labels:
         note("total mass" if c is None else f"total mass of class {c}")
         masses.append(_mass(flow, prior, sigma_min, c, seed))
-    own, own_label = _drawn(flow, prior, sigma_min, max(points, 4000), num_classes is not None, seed)
+    own, own_label = _carried(flow, prior, sigma_min, max(points, 4000), num_classes is not None, seed)
 
     if truth is None:
         z, label = own[:points], own_label[:points]
@@ -169,17 +174,22 @@ def check(
 
 
 @torch.no_grad()
-def _drawn(
-    flow: Flow, prior: Prior, sigma_min: float, n: int, labelled: bool, seed: int, only: int | None = None
-) -> tuple[Points, Labels]:
-    """Return n points of the model at sigma_min, of the class `only` or of all, and their labels."""
-    start, label = prior.sample(0, n, seed=seed, label=None if only is None else torch.full((n,), only))
+def _carried(flow: Flow, prior: Prior, sigma_min: float, n: int, labelled: bool, seed: int) -> Drawn:
+    """Return n points of the density itself, and their labels."""
+    start, label = prior.sample(0, n, seed=seed)
     top = torch.full((n,), prior.sigma, dtype=torch.float64)
     return flow.carry(start, top, sigma_min, label if labelled else None).z, label
 
 
+@torch.no_grad()
 def _mass(flow: Flow, prior: Prior, sigma_min: float, c: int | None, seed: int) -> Mass:
-    guide, _ = _drawn(flow, prior, sigma_min, 1000, c is not None, seed, only=c)
+    """Return the mass under class c, looked for where the sampler, another solver, puts points."""
+    config, label = SampleConfig(), None if c is None else torch.full((2000,), c)
+    levels = config.levels(sigma_min, prior.sigma)
+    method = solver(config.solver)
+    guide, _ = sample(
+        flow.denoiser, prior.distribution, levels, method, rows=(0, 2000), seed=seed, label=label
+    )
 
     def density(z: Points) -> torch.Tensor:
         parts = [torch.empty(0, dtype=torch.float64)]

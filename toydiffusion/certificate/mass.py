@@ -38,7 +38,7 @@ class Mass:
 
 
 def quadrature(
-    log_density: LogDensityOf, guide: Points, *, step: float, most: int = 1_000_000, tolerance: float = 1e-6
+    log_density: LogDensityOf, guide: Points, *, step: float, most: int = 400_000, tolerance: float = 1e-6
 ) -> Mass | None:
     """Return the mass by adaptive Simpson quadrature; None if `most` densities do not suffice.
 
@@ -118,9 +118,9 @@ class _Nodes:
         known = np.concatenate([self._known, new[fresh]])
         order = known.argsort()
         self._known, self._density = known[order], np.concatenate([self._density, density])[order]
-        found = self._density[np.searchsorted(self._known, keys)].reshape(len(cells), -1)
-        volume: float = float(np.prod(self._unit * width))
-        return found @ weights * volume
+        density = self._density[np.searchsorted(self._known, keys)].reshape(len(cells), -1)
+        found: NDArray[np.float64] = density @ weights * np.prod(self._unit * width)
+        return found
 
 
 def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed: int = 0) -> Mass:
@@ -130,32 +130,35 @@ def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed
     the tails than any noised data, at the components of a Gaussian mixture fitted to `data` `(m, d)` (their
     number by BIC). It knows nothing of p.
     """
-    from scipy.stats import multivariate_t
     from sklearn.mixture import GaussianMixture
 
+    m, d = data.shape
+    if m < 2 * d:
+        raise InputError(f"a proposal needs at least {2 * d} points, got {m}")
+    counts = [k for k in (1, 2, 4, 8, 16) if k == 1 or m >= 20 * k * d]
     table = data.numpy()
-    if len(table) < 2 * table.shape[1]:
-        raise InputError(f"a proposal needs at least {2 * table.shape[1]} points, got {len(table)}")
-    counts = [k for k in (1, 2, 4, 8, 16) if k == 1 or len(table) >= 20 * k * table.shape[1]]
     fits = [GaussianMixture(k, random_state=seed, reg_covar=1e-4).fit(table) for k in counts]
     best = min(fits, key=lambda fit: float(fit.bic(table)))
-    parts = [
-        multivariate_t(mean, shape, df=3) for mean, shape in zip(best.means_, best.covariances_, strict=True)
-    ]
+    weights, means, shapes = (
+        torch.from_numpy(part) for part in (best.weights_, best.means_, best.covariances_)
+    )
+    factors = torch.linalg.cholesky(shapes)
+    # A Student variable is a normal one over the root of chi-square / df.
     generator = np.random.default_rng(seed)
-    shares = generator.multinomial(n, best.weights_)
-    drawn = np.concatenate(
-        [
-            part.rvs(size=int(k), random_state=generator).reshape(int(k), -1)
-            for part, k in zip(parts, shares, strict=True)
-            if k
-        ]
+    which = torch.from_numpy(generator.choice(len(weights), n, p=best.weights_))
+    normal = torch.from_numpy(generator.standard_normal((n, d)))
+    stretch = torch.from_numpy(np.sqrt(_DF / generator.chisquare(_DF, n)))
+    drawn = means[which] + stretch[:, None] * torch.einsum("nij,nj->ni", factors[which], normal)
+    whitened = torch.linalg.solve_triangular(factors, (drawn[:, None] - means).permute(1, 2, 0), upper=False)
+    height = (
+        math.lgamma((_DF + d) / 2)
+        - math.lgamma(_DF / 2)
+        - d / 2 * math.log(_DF * math.pi)
+        - factors.diagonal(dim1=1, dim2=2).log().sum(1)
     )
-    log_q = np.logaddexp.reduce(
-        [np.log(w) + part.logpdf(drawn) for w, part in zip(best.weights_, parts, strict=True) if w > 0],
-        axis=0,
-    )
-    weight = np.exp(log_density(torch.from_numpy(drawn)).numpy() - log_q)
+    student = height[:, None] - (_DF + d) / 2 * torch.log1p(whitened.square().sum(1) / _DF)
+    log_q = (student + weights.log()[:, None]).logsumexp(0)
+    weight = (log_density(drawn) - log_q).exp().numpy()
     return Mass(
         float(weight.mean()),
         float(weight.std(ddof=1) / math.sqrt(n)),
@@ -163,3 +166,7 @@ def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed
         n,
         float(weight.sum() ** 2 / (weight**2).sum()),
     )
+
+
+_DF = 3
+"""Degrees of freedom: tails heavier than those of any noised data, variance still finite."""

@@ -1,7 +1,7 @@
 """Row 3: log-density of any denoiser: by the probability flow, and from below by the ELBO."""
 
 from toydiffusion.density.elbo import Elbo, Term, elbo
-from toydiffusion.density.flow import Carried, Flow
+from toydiffusion.density.flow import TOLERANCE, Carried, Flow
 from toydiffusion.density.log_density import (
     LogDensity,
     ToleranceWarning,
@@ -11,6 +11,7 @@ from toydiffusion.density.log_density import (
 )
 
 __all__ = [
+    "TOLERANCE",
     "Carried",
     "Elbo",
     "Flow",

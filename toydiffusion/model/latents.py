@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from toydiffusion import tables
-from toydiffusion.density import LogDensity, prior_mismatch
+from toydiffusion.density import TOLERANCE, LogDensity, prior_mismatch
 from toydiffusion.model.scoring import Scoring
 from toydiffusion.types import InputError
 
@@ -52,7 +52,7 @@ class Latents(Scoring):
 
     @torch.no_grad()
     def sample_with_log_prob(
-        self, n: int, label: Any = None, *, tolerance: float = 1e-3, seed: int = 0
+        self, n: int, label: Any = None, *, tolerance: float = TOLERANCE, seed: int = 0
     ) -> tuple[NDArray[np.float64], LogDensity, NDArray[Any] | None]:
         """Return n new points `(n, d)`, their log-densities and their labels, from one pass of the flow.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from toydiffusion import tables
 from toydiffusion.certificate import Certificate, check
 from toydiffusion.density import (
+    TOLERANCE,
     Elbo,
     Flow,
     LogDensity,
@@ -52,7 +53,7 @@ class Scoring(ABC):
         label: Any = None,
         *,
         sigma: ArrayLike | None = None,
-        tolerance: float = 1e-3,
+        tolerance: float = TOLERANCE,
         max_evaluations: int = 1000,
         probes: int | None = None,
         seed: int = 0,
@@ -98,7 +99,7 @@ class Scoring(ABC):
         self,
         table: tables.Table,
         *,
-        tolerance: float = 1e-3,
+        tolerance: float = TOLERANCE,
         max_evaluations: int = 1000,
         batch_size: int = 4096,
         progress: bool | None = False,
@@ -126,7 +127,7 @@ class Scoring(ABC):
         label: Any = None,
         *,
         sigma: ArrayLike | None = None,
-        tolerance: float = 1e-3,
+        tolerance: float = TOLERANCE,
     ) -> NDArray[np.float64]:
         """Return the gradient of `log_prob` in x, `(n, d)`, in nats per unit of x, by autograd.
 
@@ -207,7 +208,7 @@ class Scoring(ABC):
     # Classes ----------------------------------------------------------------------------------------
 
     def predict_proba(
-        self, x: ArrayLike | Any, *, tolerance: float = 1e-3, on_bad: str = "raise"
+        self, x: ArrayLike | Any, *, tolerance: float = TOLERANCE, on_bad: str = "raise"
     ) -> NDArray[np.float64]:
         """Return the probability of each class given x, `(n, K)`, columns in the order of `classes`.
 
@@ -234,7 +235,7 @@ class Scoring(ABC):
         *,
         endless: bool = False,
         points: int = 1000,
-        tolerance: float = 1e-3,
+        tolerance: float = TOLERANCE,
         seed: int = 0,
         progress: bool | None = None,
     ) -> Certificate:
@@ -322,7 +323,7 @@ class Scoring(ABC):
             raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
         learned, n = self._learned, len(table.points)
         classes = 0 if learned.classes is None else len(learned.classes)
-        present = np.ones(n, dtype=np.bool_) if table.missing is None else ~table.missing
+        present = ~table.missing
 
         def under(z: Points, level: Levels, label: Labels | None, first: int) -> LogDensity:
             found = log_density(flow, self._start, z, level, label, probes=probes, seed=seed, first_row=first)

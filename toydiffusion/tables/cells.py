@@ -23,6 +23,8 @@ Points: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[Any]
 
 SUFFIXES = (".csv", ".npy", ".parquet")
+ON_BAD = ("raise", "skip")
+"""What to do with rows that have a missing or infinite number: refuse the table, or leave them in place."""
 
 
 def check_suffix(path: str | os.PathLike[str]) -> str:
@@ -39,11 +41,22 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where cells come from, for messages; `lines[i]` is the line of row i, without it rows count from 1."""
+    """Where cells come from, for messages; `lines[i]` is the line of row i, without it rows count from 1.
+
+    With `skip` a number that is missing or not finite is NaN, and no error.
+    """
 
     name: str
     hint: str = "name it with --label-column, or name the numeric columns with --columns"
     lines: Sequence[int] | None = None
+    skip: bool = False
+
+    @classmethod
+    def of(cls, name: str, on_bad: str, **more: Any) -> Source:
+        """Return the source for what the user wants done on bad numbers: "raise" or "skip"."""
+        if on_bad not in ON_BAD:
+            raise InputError(f"unknown on_bad {on_bad!r}: {nearest(str(on_bad), list(ON_BAD))}")
+        return cls(name, skip=on_bad == "skip", **more)
 
     def fail(self, column: str | None, row: int, found: str) -> NoReturn:
         """Raise InputError for the cell in `row`, from 0, of `column` (None if it has no name)."""
@@ -88,14 +101,17 @@ def not_finite(found: object) -> str:
 
 
 def check_finite(points: Points, columns: Sequence[str], source: Source) -> None:
-    """Raise InputError for the first NaN or infinity, row by row."""
-    if not (finite := np.isfinite(points)).all():
+    """Raise InputError for the first NaN or infinity, row by row, unless these are to be skipped."""
+    if not source.skip and not (finite := np.isfinite(points)).all():
         row, j = divmod(int(np.argmin(finite)), points.shape[1])
         source.fail(columns[j], row, not_finite(float(points[row, j])))
 
 
 def column_numbers(column: pa.ChunkedArray, name: str, source: Source) -> Points:
-    """Return an Arrow column as float64; raise InputError if it is not numeric or has missing cells."""
+    """Return an Arrow column as float64; raise InputError if it is not numeric or has missing cells.
+
+    Missing cells are NaN if they are to be skipped.
+    """
     import pyarrow.types as kinds
 
     column = _plain(column)
@@ -105,7 +121,7 @@ def column_numbers(column: pa.ChunkedArray, name: str, source: Source) -> Points
         if len(bad) in (0, len(texts)):
             source.fail_text(name, texts[0])
         source.fail(name, bad[0], not_finite(texts[bad[0]]))
-    if column.null_count:
+    if column.null_count and not source.skip:
         source.fail(name, _first_null(column), not_finite(None))
     if kinds.is_decimal(column.type):
         column = column.cast("float64")

@@ -7,7 +7,7 @@ import math
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +26,18 @@ from toydiffusion.tables.table import Table, check_names, plan
 from toydiffusion.types import InputError
 
 
-def read_csv(path: Path, columns: Sequence[str] | None, label_column: str | None) -> Table:
+def read_csv(path: Path, columns: Sequence[str] | None, label_column: str | None, source: Source) -> Table:
     """Read the columns; the header gives names and delimiter (comma, semicolon or tab)."""
     import pyarrow as pa
 
-    source = repr(str(path))
-    header = _read_header(path, source)
-    names, chosen, label = plan(header.names, columns, label_column, source)
-    job = _Job(path, header, chosen, label)
+    header = _read_header(path, source.name)
+    names, chosen, label = plan(header.names, columns, label_column, source.name)
+    job = _Job(path, header, chosen, label, source)
     try:
         points, labels = _read_fast(job)
     except (pa.ArrowInvalid, InputError):
         points, labels = _read_slowly(job)
-    return Table(points, names, labels, label_column, source)
+    return Table(points, names, labels, label_column, source.name)
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class _Job:
     header: _Header
     columns: list[int]
     label: int | None
+    source: Source
 
 
 def _read_rows(path: Path, delimiter: str, source: str) -> Generator[tuple[int, list[str]], None, None]:
@@ -122,19 +122,23 @@ def _read_fast(job: _Job) -> tuple[Points, Labels | None]:
         read_options=pa_csv.ReadOptions(column_names=names, skip_rows=job.header.lines),
         parse_options=pa_csv.ParseOptions(delimiter=job.header.delimiter, newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
-            column_types=types, include_columns=list(types), null_values=[]
+            column_types=types, include_columns=list(types), null_values=_MISSING if job.source.skip else []
         ),
     )
     points = np.empty((table.num_rows, len(job.columns)))
     for j, column in enumerate(job.columns):
         points[:, j] = table[str(column)].to_numpy()
-    source = Source(repr(str(job.path)))
+    source = job.source
     if _may_span_lines(job.path, table.num_rows + job.header.lines):
         raise InputError(f"{source.name}: a quoted cell may span lines")
     check_finite(points, [job.header.names[j] for j in job.columns], source)
     if job.label is None:
         return points, None
     return points, text_labels(table[str(job.label)], job.header.names[job.label], source)
+
+
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+"""How a missing number is written, where rows that have one are skipped; other words are errors."""
 
 
 def _may_span_lines(path: Path, rows: int) -> bool:
@@ -153,7 +157,7 @@ def _read_slowly(job: _Job) -> tuple[Points, Labels | None]:
     import pyarrow as pa
 
     names, values, lines, texts = job.header.names, array("d"), array("q"), []
-    source = Source(repr(str(job.path)), lines=lines)
+    source = replace(job.source, lines=lines)
     with closing(_read_rows(job.path, job.header.delimiter, source.name)) as rows:
         next(rows)  # the header
         for line, row in rows:
@@ -163,6 +167,9 @@ def _read_slowly(job: _Job) -> tuple[Points, Labels | None]:
                 source.fail(None, len(lines) - 1, f"found {fields}, the header has {len(names)}")
             for j in job.columns:
                 value = number(row[j])
+                if source.skip and (value is not None or row[j].strip() in _MISSING):
+                    values.append(math.nan if value is None else value)
+                    continue
                 if value is None and len(lines) == 1 and _is_text(row[j], rows, j):
                     source.fail_text(names[j], row[j])
                 if value is None or not math.isfinite(value):

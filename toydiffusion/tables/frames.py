@@ -30,19 +30,21 @@ class _ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
 
-def from_frame(x: object, y: object = None) -> Table:
+def from_frame(x: object, y: object = None, *, on_bad: str = "raise") -> Table:
     """Return what a user gave to `fit(x, y)` as a Table.
 
     `x` `(n, d)`: an array, nested lists, or a data frame of pandas (its index is ignored), polars or
     anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. `y`
-    `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. Raises InputError
-    naming the row, counted from 1, and column of what cannot be used.
+    `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. `on_bad="skip"` keeps
+    rows with numbers that are missing or infinite, as `Table.missing`. Raises InputError naming the row,
+    counted from 1, and column of what cannot be used.
 
     >>> table = from_frame([[1, 2], [3, 4]], ["a", "b"])
     >>> table.columns, table.points.tolist(), table.labels.tolist()
     (None, [[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
     """
-    points, columns = _points(x, Source("x", hint="give labels as y, and only numeric columns as x"))
+    hint = "give labels as y, and only numeric columns as x"
+    points, columns = _points(x, Source.of("x", on_bad, hint=hint))
     if y is None:
         return Table(points, columns, source="x")
     labels = _labels(y, Source("y"))
@@ -118,7 +120,9 @@ def _array_points(x: object, source: Source) -> Points:
         # Made anew from x: of [[1, "a"]] NumPy has made two texts.
         values = np.array(x, dtype=object)
         for (row, j), value in np.ndenumerate(values):
-            if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+            if value is None and source.skip:
+                values[row, j] = np.nan
+            elif isinstance(value, bool | np.bool_) or not isinstance(value, Real):
                 source.fail(names[j], row, not_finite(value))
     points = values.astype(np.float64)
     check_finite(points, names, source)

@@ -22,14 +22,19 @@ from toydiffusion.types import InputError
 
 
 def read(
-    path: str | os.PathLike[str], *, columns: Sequence[str] | None = None, label_column: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    on_bad: str = "raise",
 ) -> Table:
     """Read a table of points from a `.csv`, `.parquet` or `.npy` file.
 
     `columns` are the numeric columns to read, by default all but the label column. A `.npy` file holds a
     numeric array `(n, d)`, or `(n,)` for one column; its columns are called x0, x1, ..., unless `columns`
     gives each a name. Labels of whole numbers come back as int64, true and false as bool, others as text.
-    A file with a header and no rows is an empty table. Raises InputError, in one line that names file,
+    A file with a header and no rows is an empty table. `on_bad="skip"` keeps rows with numbers that are
+    missing or infinite, as `Table.missing`. Raises InputError, in one line that names file,
     row and column, for anything that cannot be used: CSV rows by line number, others counted from 1.
 
     >>> import tempfile
@@ -43,7 +48,7 @@ def read(
     suffix = check_suffix(path)
     _check_file(path)
     reader = {".csv": read_csv, ".npy": _read_npy, ".parquet": _read_parquet}[suffix]
-    return reader(path, columns, label_column)
+    return reader(path, columns, label_column, Source.of(repr(str(path)), on_bad))
 
 
 def _check_file(path: Path) -> None:
@@ -62,8 +67,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{source} is empty")
 
 
-def _read_npy(path: Path, columns: Sequence[str] | None, label_column: str | None) -> Table:
-    source = Source(repr(str(path)))
+def _read_npy(path: Path, columns: Sequence[str] | None, label_column: str | None, source: Source) -> Table:
     try:
         with path.open("rb") as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
@@ -80,11 +84,12 @@ def _read_npy(path: Path, columns: Sequence[str] | None, label_column: str | Non
     return Table(points, names, labels, label_column, source.name)
 
 
-def _read_parquet(path: Path, columns: Sequence[str] | None, label_column: str | None) -> Table:
+def _read_parquet(
+    path: Path, columns: Sequence[str] | None, label_column: str | None, source: Source
+) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    source = Source(repr(str(path)))
     try:
         with pq.ParquetFile(path) as file:
             # So pandas calls the row numbers it keeps of a filtered frame: not a coordinate.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toydiffusion.tables.cells import Labels, Points
 from toydiffusion.types import InputError, nearest
@@ -22,7 +23,9 @@ def default_columns(dim: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Points `(n, d)` float64, all finite, and their labels if they have any.
+    """Points `(n, d)` float64 and their labels if they have any.
+
+    Points are finite, but for the rows that are `missing`: those of a table read with `on_bad="skip"`.
 
     `columns` is None where the columns have no names (arrays); `labels` `(n,)` are int64, bool or str
     objects; `label_column` is their name, if they have one; `source` is what messages call the table.
@@ -53,6 +56,12 @@ class Table:
             raise InputError(
                 f"{self.source}: {n} points need labels of shape ({n},), got {self.labels.shape}"
             )
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """Whether a number of the row is missing or infinite, `(n,)`."""
+        finite: NDArray[np.bool_] = np.isfinite(self.points).all(axis=1)
+        return ~finite
 
     def select(self, columns: Sequence[str]) -> Table:
         """Return the table with these columns in this order, others left out.
@@ -123,6 +132,8 @@ def check_for_fit(table: Table) -> None:
     """
     points, source = table.points, table.source
     n, dim = points.shape
+    if table.missing.any():
+        raise InputError(f"{source}: {int(table.missing.sum())} rows have missing numbers; leave them out")
     if n < 2:
         raise InputError(f"{source}: at least 2 points are needed to fit a model, found {n}")
     constant = points.min(axis=0) == points.max(axis=0)

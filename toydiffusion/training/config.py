@@ -49,7 +49,7 @@ class TrainConfig:
 
     standardize: bool = True
     sigma_min: float = 0.01
-    sigma_max: float = 10.0
+    sigma_max: float = 20.0
     schedule: str = "flow"
     preconditioning: str = "edm"
     width: int = 64
