@@ -18,10 +18,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
+import numpy as np
 import typer
 
 from toydiffusion import __version__, tables
 from toydiffusion.denoisers import PRECONDITIONINGS
+from toydiffusion.density import TOLERANCE
 from toydiffusion.files import check_target
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.sampling import SampleConfig
@@ -39,6 +41,8 @@ app = typer.Typer(
     toydiffusion fit points.csv --label-column class --out model.safetensors
 
     toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv
+
+    toydiffusion score model.safetensors points.csv --out scores.csv
 
     toydiffusion show model.safetensors""",
     add_completion=False,
@@ -86,6 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, handler)
     return 0
+
+
+def _warn(message: str) -> None:
+    typer.echo("toydiffusion: warning: " + message, err=True)
 
 
 def _fail(message: str, code: int) -> int:
@@ -276,14 +284,70 @@ def sample(
 
 def _class_called(text: str, model: Diffusion, path: Path) -> Any:
     """Return the class that is written `text`: 3 as "3", True as "true" or "True"."""
-    if model.classes is None:
+    words = _class_words(model)
+    if not words:
         raise InputError(f"{str(path)!r} was fitted without labels, so --label {text!r} cannot be asked for")
-    boolean = model.classes.dtype == bool
-    words = {str(value).lower() if boolean else str(value): value for value in model.classes.tolist()}
-    word = text.lower() if boolean else text
+    word = text.lower() if words.keys() <= {"true", "false"} else text
     if word not in words:
         raise InputError(f"{str(path)!r} has no class {text!r}: {nearest(text, list(words))}")
     return words[word]
+
+
+def _class_words(model: Diffusion) -> dict[str, Any]:
+    """Return the classes by how they are written; there are none in a model without labels."""
+    if model.classes is None:
+        return {}
+    boolean = model.classes.dtype == bool
+    return {str(value).lower() if boolean else str(value): value for value in model.classes.tolist()}
+
+
+@app.command(epilog="Example: toydiffusion score model.safetensors points.csv --out scores.csv")
+def score(
+    model: Model,
+    points: Table,
+    out: Annotated[Path, _flag(Path, "Where the scores go: .csv, .parquet or .npy.")],
+    label: Annotated[
+        str | None,
+        _flag(str, "Log-densities under this class, for all points.", show_default="of the whole"),
+    ] = None,
+    label_column: Annotated[
+        str | None, _flag(str, "The points' own labels: log-densities under each point's own class.")
+    ] = None,
+    on_bad: Annotated[
+        str, _flag(str, f"Rows with missing or infinite numbers. One of: {', '.join(tables.ON_BAD)}.")
+    ] = "raise",
+    tolerance: Annotated[float, _flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
+    batch_size: Annotated[int, _flag(int, "Points judged at once.")] = 4096,
+) -> None:
+    """Say how probable points are: log-densities, error bars and class probabilities, a row for each point.
+
+    Columns: log_density, in nats, of the learned law smoothed at sigma_min; log_density_error, its error bar
+    (numerical error and the prior's mismatch); and p_<class> for each class of a model with labels. A row
+    skipped with --on-bad skip is there, and empty.
+    """
+    if label is not None and label_column is not None:
+        raise InputError("--label asks for one class for all points, --label-column for their own; give one")
+    tables.check_suffix(out)
+    check_target(out)
+    judge = load(model)
+    wanted = None if label is None else _class_called(label, judge, model)
+    table = tables.read(points, columns=judge.columns, label_column=label_column, on_bad=on_bad)
+    blocks = judge.score_blocks(table, wanted, tolerance=tolerance, batch_size=batch_size, progress=None)
+    names = [f"p_{word}" for word in _class_words(judge)]
+    missed, worst = 0, 0.0
+    with tables.Writer(out, ["log_density", "log_density_error", *names]) as writer:
+        for density, shares in blocks:
+            columns = [density.value[:, None], density.bar[:, None], *([] if shares is None else [shares])]
+            writer.write(np.concatenate(columns, axis=1))
+            missed += int((~density.met).sum())
+            worst = max(worst, float(density.error[~density.met].max(initial=0.0)))
+    skipped = int(table.missing.sum())
+    if missed:
+        _warn(
+            f"{missed:,} points missed the tolerance of {tolerance:g} nats, by an error of up to {worst:.2g}"
+        )
+    beside = f", {skipped:,} of them empty" if skipped else ""
+    typer.echo(f"wrote {len(table.points):,} scores to {out}{beside}")
 
 
 @app.command()

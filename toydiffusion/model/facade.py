@@ -190,7 +190,7 @@ class Diffusion(Latents):
 
     def prior(self, sigma: float | None = None) -> Prior:
         """Return the law where the reverse process starts, at `sigma` (None: sigma_max), in z."""
-        return Prior(self.moments, self.sigma_max if sigma is None else sigma)
+        return self._learned.prior(sigma)
 
     # Drawing ----------------------------------------------------------------------------------------
 

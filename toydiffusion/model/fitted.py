@@ -15,7 +15,8 @@ from torch import Tensor
 
 from toydiffusion.archive import Archive
 from toydiffusion.denoisers import Network
-from toydiffusion.distributions import Distribution, GaussianMixture
+from toydiffusion.density import Flow
+from toydiffusion.distributions import Distribution, GaussianMixture, Prior
 from toydiffusion.sampling import SampleConfig
 from toydiffusion.standardize import Standardizer
 from toydiffusion.tables import Table, default_columns
@@ -47,6 +48,14 @@ class Fitted:
     def precise(self) -> Network:
         """The network in float64, its weights fixed: what log-densities are computed with."""
         return deepcopy(self.network).double().requires_grad_(False)
+
+    def prior(self, sigma: float | None = None) -> Prior:
+        """Return the law where the reverse process starts and the log-density ends; None: at sigma_max."""
+        return Prior(self.moments, self.config.sigma_max if sigma is None else sigma)
+
+    def flow(self, tolerance: float, max_evaluations: int = 1000) -> Flow:
+        """Return the probability flow of the network, solved to this tolerance in nats."""
+        return Flow(self.precise, self.moments, tolerance, max_evaluations)
 
     def own(self, table: Table, what: str) -> Table:
         """Return the columns of the table that the model was fitted to, in their order.

@@ -29,7 +29,7 @@ class Latents(Scoring):
         learned = self._learned
         z = self._z(x)
         index = learned.label_index(label, len(z))
-        carried = self._flow(tolerance, 1000).carry(
+        carried = learned.flow(tolerance).carry(
             z, self._levels(None, len(z)), learned.config.sigma_max, index
         )
         return carried.z.numpy()
@@ -47,7 +47,7 @@ class Latents(Scoring):
         z = torch.from_numpy(given)
         index = learned.label_index(label, len(z))
         top = torch.full((len(z),), learned.config.sigma_max, dtype=torch.float64)
-        carried = self._flow(tolerance, 1000).carry(z, top, learned.config.sigma_min, index)
+        carried = learned.flow(tolerance).carry(z, top, learned.config.sigma_min, index)
         return learned.standardizer.x(carried.z).numpy()
 
     @torch.no_grad()
@@ -64,17 +64,17 @@ class Latents(Scoring):
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
             raise InputError(f"the number of points must be a whole number >= 0, got {n!r}")
         index = learned.label_index(label, n)
-        latent, index = self._start.sample(0, n, seed=seed, label=index)
+        latent, index = learned.prior().sample(0, n, seed=seed, label=index)
         if learned.classes is None:
             index = None
-        flow = self._flow(tolerance, 1000)
+        flow = learned.flow(tolerance)
         top = torch.full((n,), config.sigma_max, dtype=torch.float64)
         carried = flow.carry(latent, top, config.sigma_min, index)
-        value = self._start.log_prob(latent, index) + carried.change[:, 0]
+        value = learned.prior().log_prob(latent, index) + carried.change[:, 0]
         density = LogDensity(
             value.numpy() + learned.standardizer.log_det,
             carried.error.numpy(),
-            prior_mismatch(learned.precise, self._start, latent, index).abs().numpy(),
+            prior_mismatch(learned.precise, learned.prior(), latent, index).abs().numpy(),
             np.zeros(n),
             carried.evaluations.numpy(),
             carried.met.numpy(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +14,12 @@ from torch import Tensor
 
 from toydiffusion import tables
 from toydiffusion.certificate import Certificate, check
-from toydiffusion.density import (
-    TOLERANCE,
-    Elbo,
-    Flow,
-    LogDensity,
-    elbo,
-    gradient,
-    log_density,
-)
-from toydiffusion.distributions import Distribution, Prior
+from toydiffusion.density import TOLERANCE, Elbo, LogDensity, elbo, gradient
+from toydiffusion.distributions import Distribution
 from toydiffusion.model.fitted import Fitted
+from toydiffusion.model.judging import Judging, Scores
 from toydiffusion.progress import bar
 from toydiffusion.types import InputError, Labels, Levels, Points
-
-Scores: TypeAlias = tuple[LogDensity, NDArray[np.float64] | None]
-"""Log-densities of k points, and their class probabilities `(k, K)` in a model with labels."""
 
 
 class Scoring(ABC):
@@ -79,15 +69,12 @@ class Scoring(ABC):
 
         Raises `InputError` for other columns than the model's, unknown labels and numbers out of range.
         """
-        table = self._table(x, on_bad)
-        index = self._learned.label_index(label, len(table.points))
-        blocks = self._blocks(
+        learned, table = self._learned, self._table(x, on_bad)
+        blocks = Judging(learned, learned.flow(tolerance, max_evaluations), probes, seed).blocks(
             table,
-            index,
+            learned.label_index(label, len(table.points)),
             self._levels(sigma, len(table.points)),
-            flow=self._flow(tolerance, max_evaluations),
-            probes=probes,
-            seed=seed,
+            shares=False,
             batch_size=batch_size,
             progress=progress,
         )
@@ -98,6 +85,7 @@ class Scoring(ABC):
     def score_blocks(
         self,
         table: tables.Table,
+        label: Any = None,
         *,
         tolerance: float = TOLERANCE,
         max_evaluations: int = 1000,
@@ -106,16 +94,15 @@ class Scoring(ABC):
     ) -> Iterator[Scores]:
         """Yield log-densities and class probabilities of a table a block at a time, in constant memory.
 
-        If the table has labels, the log-density is that of each point under its own. Rows that are `missing`
-        come out as NaN. The arguments are checked here, before the first block.
+        The log-density of each point is that under its own label if the table has labels, under `label` if
+        one is asked for, and that of the whole otherwise. Rows that are `missing` come out as NaN. The
+        arguments are checked here, before the first block.
         """
-        table = self._learned.own(table, table.source)
-        index = self._learned.label_index(table.labels, len(table.points))
-        return self._blocks(
+        learned, table = self._learned, self._learned.own(table, table.source)
+        return Judging(learned, learned.flow(tolerance, max_evaluations)).blocks(
             table,
-            index,
+            learned.label_index(table.labels if label is None else label, len(table.points)),
             self._levels(None, len(table.points)),
-            flow=self._flow(tolerance, max_evaluations),
             shares=True,
             batch_size=batch_size,
             progress=progress,
@@ -137,16 +124,15 @@ class Scoring(ABC):
         learned, table = self._learned, self._table(x)
         z = learned.standardizer.z(torch.from_numpy(table.points))
         index = learned.label_index(label, len(z))
-        level, flow = self._levels(sigma, len(z)), self._flow(tolerance, 1000)
+        level, flow = self._levels(sigma, len(z)), learned.flow(tolerance)
 
         def slope(label: Labels | None) -> Tensor:
-            return gradient(flow, self._start, z, level, label)
+            return gradient(flow, learned.prior(), z, level, label)
 
         if index is not None or learned.classes is None:
             found = slope(index)
         else:
-            blocks = self._blocks(table, None, level, flow=flow, shares=True)
-            share = np.concatenate([share for _, share in blocks if share is not None])
+            share = self._shares(table, level, tolerance)
             each = [slope(torch.full((len(z),), c)) for c in range(len(learned.classes))]
             found = torch.einsum("nc,cnd->nd", torch.from_numpy(share), torch.stack(each))
         return (found / learned.standardizer.scale).numpy()
@@ -189,7 +175,7 @@ class Scoring(ABC):
         def bound(index: Labels | None) -> Elbo:
             return elbo(
                 learned.precise,
-                self._start,
+                learned.prior(),
                 z,
                 index,
                 sigma_min=learned.config.sigma_min,
@@ -217,9 +203,7 @@ class Scoring(ABC):
         if self._learned.classes is None:
             raise InputError("this model was fitted without labels, so it knows no classes")
         table = self._table(x, on_bad)
-        level, flow = self._levels(None, len(table.points)), self._flow(tolerance, 1000)
-        blocks = self._blocks(table, None, level, flow=flow, shares=True)
-        return np.concatenate([share for _, share in blocks if share is not None])
+        return self._shares(table, self._levels(None, len(table.points)), tolerance)
 
     def predict(self, x: ArrayLike | Any) -> NDArray[Any]:
         """Return the most probable class of each point, `(n,)`: one of `classes`."""
@@ -268,8 +252,8 @@ class Scoring(ABC):
         with bar("checking", 4 + (classes or 1), progress) as move:
             notes = itertools.count()
             return check(
-                self._flow(tolerance, 1000),
-                self._start,
+                learned.flow(tolerance),
+                learned.prior(),
                 sigma_min=learned.config.sigma_min,
                 num_classes=classes,
                 truth=known,
@@ -281,10 +265,6 @@ class Scoring(ABC):
 
     # Within -----------------------------------------------------------------------------------------
 
-    @property
-    def _start(self) -> Prior:
-        return Prior(self._learned.moments, self._learned.config.sigma_max)
-
     def _table(self, x: Any, on_bad: str = "raise") -> tables.Table:
         given = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
         return self._learned.own(tables.from_frame(given, on_bad=on_bad), "x")
@@ -292,9 +272,12 @@ class Scoring(ABC):
     def _z(self, x: Any) -> Points:
         return self._learned.standardizer.z(torch.from_numpy(self._table(x).points))
 
-    def _flow(self, tolerance: float, max_evaluations: int) -> Flow:
-        learned = self._learned
-        return Flow(learned.precise, learned.moments, tolerance, max_evaluations)
+    def _shares(self, table: tables.Table, sigma: Levels, tolerance: float) -> NDArray[np.float64]:
+        """Return the class probabilities `(n, K)`."""
+        judging = Judging(self._learned, self._learned.flow(tolerance))
+        blocks = list(judging.blocks(table, None, sigma, shares=True, batch_size=4096, progress=False))
+        LogDensity.joined([density for density, _ in blocks]).warn(tolerance)
+        return np.concatenate([share for _, share in blocks if share is not None])
 
     def _levels(self, sigma: Any, n: int) -> Levels:
         low, high = self._learned.config.sigma_min, self._learned.config.sigma_max
@@ -304,51 +287,3 @@ class Scoring(ABC):
         if not ((level >= low) & (level <= high)).all():
             raise InputError(f"sigma must lie in the model's range, {low:g} to {high:g}")
         return torch.from_numpy(np.broadcast_to(level, (n,)).copy())
-
-    def _blocks(
-        self,
-        table: tables.Table,
-        index: Labels | None,
-        sigma: Levels,
-        *,
-        flow: Flow,
-        shares: bool = False,
-        probes: int | None = None,
-        seed: int = 0,
-        batch_size: int = 4096,
-        progress: bool | None = False,
-    ) -> Iterator[Scores]:
-        """Yield log-densities, and the classes' shares if asked for; check the arguments before the first."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
-        learned, n = self._learned, len(table.points)
-        classes = 0 if learned.classes is None else len(learned.classes)
-        present = ~table.missing
-
-        def under(z: Points, level: Levels, label: Labels | None, first: int) -> LogDensity:
-            found = log_density(flow, self._start, z, level, label, probes=probes, seed=seed, first_row=first)
-            return found.shifted(learned.standardizer.log_det)
-
-        def judged(z: Points, level: Levels, label: Labels | None, first: int) -> Scores:
-            if not classes or (label is not None and not shares):
-                return under(z, level, label, first), None
-            each = [under(z, level, torch.full((len(z),), c), first) for c in range(classes)]
-            whole, share = LogDensity.mixed(each, learned.moments.frequencies.numpy())
-            return whole if label is None else LogDensity.chosen(each, label.numpy()), share
-
-        def blocks() -> Iterator[Scores]:
-            with bar("scoring", n, progress) as move:
-                for first in range(0, max(n, 1), batch_size):
-                    rows = slice(first, first + batch_size)
-                    here = present[rows]
-                    z = learned.standardizer.z(torch.from_numpy(table.points[rows][here]))
-                    label = None if index is None else index[rows][here]
-                    density, share = judged(z, sigma[rows][here], label, first)
-                    if share is not None:
-                        spread = np.full((len(here), classes), np.nan)
-                        spread[here] = share
-                        share = spread
-                    yield density.spread(here), share
-                    move(min(first + batch_size, n), "")
-
-        return blocks()

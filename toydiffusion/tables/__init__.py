@@ -4,10 +4,19 @@ Reading is strict, so that no row or value is lost or bent in silence; each erro
 row and column. `read` and `from_frame` check the structure; `check_for_fit` asks what fitting needs on top.
 """
 
-from toydiffusion.tables.cells import check_suffix
+from toydiffusion.tables.cells import ON_BAD, check_suffix
 from toydiffusion.tables.frames import from_frame
 from toydiffusion.tables.reading import read
 from toydiffusion.tables.table import Table, check_for_fit, default_columns
 from toydiffusion.tables.writing import Writer
 
-__all__ = ["Table", "Writer", "check_for_fit", "check_suffix", "default_columns", "from_frame", "read"]
+__all__ = [
+    "ON_BAD",
+    "Table",
+    "Writer",
+    "check_for_fit",
+    "check_suffix",
+    "default_columns",
+    "from_frame",
+    "read",
+]

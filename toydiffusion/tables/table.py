@@ -60,8 +60,7 @@ class Table:
     @property
     def missing(self) -> NDArray[np.bool_]:
         """Whether a number of the row is missing or infinite, `(n,)`."""
-        finite: NDArray[np.bool_] = np.isfinite(self.points).all(axis=1)
-        return ~finite
+        return np.asarray((~np.isfinite(self.points)).any(axis=1))
 
     def select(self, columns: Sequence[str]) -> Table:
         """Return the table with these columns in this order, others left out.

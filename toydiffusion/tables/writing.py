@@ -26,6 +26,7 @@ class Writer:
 
     What is in the file does not depend on the blocks. The file appears, whole, when the `with` block
     ends; after an exception there is none. CSV holds the shortest decimals that give the same floats.
+    NaN is an empty cell of CSV and Parquet.
     `.npy` is one float64 array `(n, d)`, with integer labels as its last column. `classes` are values
     of the labels' kind; without them the first block tells the kind.
 
@@ -183,7 +184,10 @@ class _ArrowSink:
 
         # A copy: Arrow keeps the memory it is given, and the caller may fill it again. The labels are one.
         columns = [*np.array(points.T, order="C"), *([] if labels is None else [labels])]
-        data = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        data = [
+            pa.array(column, field.type, from_pandas=True)
+            for column, field in zip(columns, self._schema, strict=True)
+        ]
         self._pending.append(pa.Table.from_arrays(data, schema=self._schema))
         self._rows += len(points)
         if self._rows >= BLOCK:
