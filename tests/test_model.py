@@ -163,7 +163,7 @@ def test_save_and_load_give_back_everything(model, tmp_path) -> None:
     with safe_open(path, framework="np") as file:
         meta = json.loads(json.loads(file.metadata()["toydiffusion"])["metadata"])
     assert meta["classes"] == ["high", "low", "mid"]
-    assert meta["schedule"] == {"sigma_min": 0.01, "sigma_max": 10.0}
+    assert meta["schedule"] == {"sigma_min": 0.01, "sigma_max": 20.0}
     assert set(meta["versions"]) == {"toydiffusion", "torch"}
     assert meta["seed"] == 0
 
@@ -191,7 +191,7 @@ def test_a_model_shows_what_it_is(model, table) -> None:
     card = dict(model.card())
     assert card["columns"] == "width, height"
     assert f"low ({np.mean(table.kind == 'low'):.1%})" in card["classes"]
-    assert card["training"].startswith("450 steps of 500 points")
+    assert card["training"].startswith("450 steps of 250 points")
     page = model._repr_html_()
     assert "<table>" in page
     assert "width, height" in page

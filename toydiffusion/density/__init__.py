@@ -7,6 +7,7 @@ from toydiffusion.density.log_density import (
     ToleranceWarning,
     gradient,
     log_density,
+    prior_error,
     prior_mismatch,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "elbo",
     "gradient",
     "log_density",
+    "prior_error",
     "prior_mismatch",
 ]

@@ -202,7 +202,8 @@ def _bound(
 
 def _term(nets: Tensor) -> Term:
     """Return the mean over the columns, and its standard error from their spread."""
-    return Term(nets.mean(1).numpy(), (nets.std(1) / math.sqrt(nets.shape[1])).numpy())
+    values = nets.numpy()
+    return Term(values.mean(axis=1), values.std(axis=1, ddof=1) / math.sqrt(values.shape[1]))
 
 
 _BITS = 30

@@ -168,12 +168,12 @@ def log_density(
     with torch.no_grad():
         carried = flow.carry(z, sigma, prior.sigma, label, probes=signs)
         value = prior.log_prob(carried.z, label) - carried.change.mean(1)
-        mismatch = prior_mismatch(flow.denoiser, prior, carried.z, label)
+        mismatch = prior_error(flow.denoiser, prior, carried.z, label)
     spread = torch.zeros(n) if probes is None else carried.change.std(1) / probes**0.5
     return LogDensity(
         value.numpy(),
         carried.error.numpy(),
-        mismatch.abs().numpy(),
+        mismatch.numpy(),
         spread.double().numpy(),
         carried.evaluations.numpy() + (_NODES if n else 0),
         carried.met.numpy(),
@@ -197,21 +197,30 @@ def gradient(flow: Flow, prior: Prior, z: Points, sigma: Levels, label: Labels |
     return torch.cat(slopes)
 
 
-def prior_mismatch(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | None) -> Tensor:
-    """Return `log p - log prior` at z `(n, d)`, at the prior's level, p the law whose denoiser is `denoiser`.
+def prior_error(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | None) -> Tensor:
+    """Return the size of the mismatch at z `(n, d)`, with three times its own standard error, `(n,)`."""
+    mismatch, std_error = prior_mismatch(denoiser, prior, z, label)
+    return mismatch.abs() + 3 * std_error
+
+
+def prior_mismatch(
+    denoiser: Denoiser, prior: Prior, z: Points, label: Labels | None
+) -> tuple[Tensor, Tensor]:
+    """Return `log p - log prior` at z `(n, d)`, p being the law of `denoiser`, and its standard error.
 
     The difference of the scores, `delta = (D(z) - z) / sigma^2 - grad log prior(z)`, is the gradient of the
     mismatch, so with m the prior's mean
 
         log p(z) - log prior(z) = int_0^1 delta(m + t (z - m)) . (z - m) dt - log E_prior[e^(the integral)]
 
-    by Gauss-Legendre quadrature and, for the constant that keeps the mass at 1, points of the prior.
-    For a learned denoiser it holds the error of the network at sigma_max too.
+    by Gauss-Legendre quadrature and, for the constant that keeps the mass at 1, points of the prior, whence
+    the standard error. All at the prior's level. For a learned denoiser it holds the error of the network
+    at sigma_max too.
     """
     if not len(z):
-        return z.new_zeros(0)
+        return z.new_zeros(0), z.new_zeros(0)
     kinds = [None] if label is None else sorted(set(label.tolist()))
-    found = torch.empty(len(z), dtype=torch.float64)
+    found, std_error = torch.empty(2, len(z), dtype=torch.float64)
     for kind in kinds:
         rows = slice(None) if kind is None else label == kind
         mean = prior.distribution.mean if kind is None else prior.distribution.class_means[kind]
@@ -221,7 +230,8 @@ def prior_mismatch(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | 
         line = _along(denoiser, prior, together, mean, kind)
         ours, constant = line[:-_CONSTANT], line[-_CONSTANT:]
         found[rows] = ours - constant.logsumexp(0) + np.log(_CONSTANT)
-    return found
+        std_error[rows] = constant.softmax(0).std() * _CONSTANT**0.5
+    return found, std_error
 
 
 _NODES = 4

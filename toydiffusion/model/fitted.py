@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -93,10 +93,12 @@ class Fitted:
     def trained_endlessly(self, truth: Distribution) -> Network:
         """Return the same network trained anew on fresh points of `truth`, in z, none of them seen twice."""
         classes = self.network.num_classes
-        n = self.config.total_steps(classes) * self.config.points_per_step(classes)
-        z, label = truth.rows(0, n, seed=self.seed + 1)
-        state = TrainState.start(self.dim, classes, self.config, seed=self.seed)
-        run(state, z, label if classes > 1 else None, self.config, key="endless", progress=False)
+        steps = self.config.total_steps(self.num_points, classes)
+        size = self.config.points_per_step(self.num_points)
+        config = replace(self.config, steps=steps, batch_size=size)
+        z, label = truth.rows(0, steps * size, seed=self.seed + 1)
+        state = TrainState.start(self.dim, classes, config, seed=self.seed)
+        run(state, z, label if classes > 1 else None, config, key="endless", progress=False)
         return deepcopy(state.average).cpu().double().requires_grad_(False)
 
     def archive(self, sampling: SampleConfig, version: str) -> Archive:
@@ -163,8 +165,7 @@ class Fitted:
             ("network", f"{self.network.size:,} weights, preconditioning {c.preconditioning}"),
             (
                 "training",
-                f"{len(loss):,} steps of {c.points_per_step(self.network.num_classes):,} points, "
-                f"seed {self.seed}",
+                f"{len(loss):,} steps of {c.points_per_step(self.num_points):,} points, seed {self.seed}",
             ),
             ("loss", f"{np.mean(tail):.4f} (mean of the last {len(tail)} steps)"),
         ]

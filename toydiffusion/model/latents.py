@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from toydiffusion import tables
-from toydiffusion.density import TOLERANCE, LogDensity, prior_mismatch
+from toydiffusion.density import TOLERANCE, LogDensity, prior_error
 from toydiffusion.model.scoring import Scoring
 from toydiffusion.types import InputError
 
@@ -74,7 +74,7 @@ class Latents(Scoring):
         density = LogDensity(
             value.numpy() + learned.standardizer.log_det,
             carried.error.numpy(),
-            prior_mismatch(learned.precise, learned.prior(), latent, index).abs().numpy(),
+            prior_error(learned.precise, learned.prior(), latent, index).numpy(),
             np.zeros(n),
             carried.evaluations.numpy(),
             carried.met.numpy(),

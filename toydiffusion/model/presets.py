@@ -31,6 +31,7 @@ PRESETS: dict[str, Preset] = {
             edges=0,
             waves=0,
             steps=1000,
+            batch_size=500,
             learning_rate=1e-3,
             averaging=0.0,
         ),

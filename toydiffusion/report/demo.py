@@ -95,6 +95,7 @@ def _measure(
         seed=seed,
         effort=settings.effort,
         schedule="lognormal",
+        batch_size=1000,
         labelled=True,
     )
     rings.model.save(models / "concentric-squares.safetensors")

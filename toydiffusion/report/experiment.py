@@ -126,16 +126,18 @@ def learn(
     seed: int,
     effort: float = 1.0,
     schedule: str | None = None,
+    batch_size: int | None = None,
     labelled: bool = False,
 ) -> Learned:
     """Fit a preset to points of the law drawn with this seed.
 
-    `effort` is the share of the preset's training steps; `schedule` None is the preset's own.
+    `effort` is the share of the preset's training steps; `schedule` and `batch_size` None are the preset's.
     """
     recipe = PRESETS[preset]
     config = replace(
         recipe.train,
-        steps=max(1, round(recipe.train.total_steps(law.num_classes if labelled else 1) * effort)),
+        steps=max(1, round(recipe.train.total_steps(points, law.num_classes if labelled else 1) * effort)),
+        batch_size=batch_size or recipe.train.batch_size,
         schedule=schedule or recipe.train.schedule,
     )
     x, y = law.sample(points, seed=seed)

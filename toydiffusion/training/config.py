@@ -37,9 +37,10 @@ class TrainConfig:
 
     The optimisation, by Adam:
 
-    - `steps`: how many; None is 1,000 for each class, ten classes at most. Too many learn few points by
-      heart, too few leave the borders between classes blurred.
-    - `batch_size`: points a step, each seen with a noise and its opposite; twice as many with labels.
+    - `steps`: how many; None is 1,000 for each class, ten classes at most, and without labels more for many
+      points and fewer for few: too many learn few points by heart, too few leave edges and borders blurred.
+    - `batch_size`: points a step, each seen with a noise and its opposite; None is 500, more for many points
+      and fewer for few.
     - `learning_rate`: the highest, reached after 20 steps; from there it falls linearly to 0.
     - `averaging`: the weights kept are an average over about this share of the steps so far; 0 is none.
     - `label_dropout`: share of labels hidden, so that the model also learns the whole.
@@ -57,7 +58,7 @@ class TrainConfig:
     edges: int = 32
     waves: int = 0
     steps: int | None = None
-    batch_size: int = 500
+    batch_size: int | None = None
     learning_rate: float = 1e-2
     averaging: float = 0.3
     label_dropout: float = 0.1
@@ -69,7 +70,7 @@ class TrainConfig:
         lowest = {"width": 1, "hidden_layers": 1, "edges": 0, "waves": 0, "steps": 1, "batch_size": 1}
         for name, low in lowest.items():
             value = getattr(self, name)
-            if name == "steps" and value is None:
+            if name in ("steps", "batch_size") and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InputError(f"{name} must be a whole number >= {low}, got {value!r}")
@@ -86,13 +87,15 @@ class TrainConfig:
         preconditioning(self.preconditioning)
         self.noise()
 
-    def total_steps(self, num_classes: int) -> int:
-        """Return the number of training steps of a model with so many classes (1: without labels)."""
-        return 1000 * min(num_classes, 10) if self.steps is None else self.steps
+    def total_steps(self, num_points: int, num_classes: int) -> int:
+        """Return the number of training steps for so many points and classes (1: without labels)."""
+        if self.steps is not None:
+            return self.steps
+        return round(1000 * max(min(num_classes, 10) if num_classes > 1 else 0, _growth(num_points)))
 
-    def points_per_step(self, num_classes: int) -> int:
-        """Return how many points a training step takes."""
-        return self.batch_size * (2 if num_classes > 1 else 1)
+    def points_per_step(self, num_points: int) -> int:
+        """Return how many of so many points a training step takes."""
+        return round(500 * _growth(num_points)) if self.batch_size is None else self.batch_size
 
     def noise(self) -> Schedule:
         """Return the schedule that training draws its noise levels from."""
@@ -116,3 +119,8 @@ class TrainConfig:
             if key not in known:
                 raise InputError(f"unknown setting {key!r}: {nearest(key, known)}")
         return cls(**settings)
+
+
+def _growth(num_points: int) -> float:
+    """Return the factor by which steps and batches of so many points differ from those of 1,000."""
+    return float(min(max((num_points / 1000) ** (2 / 3), 0.5), 4.0))

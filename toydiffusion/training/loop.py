@@ -39,7 +39,7 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
     """
     device = config.torch_device()
     num_classes = state.network.num_classes
-    steps, size = config.total_steps(num_classes), config.points_per_step(num_classes)
+    steps, size = config.total_steps(len(z), num_classes), config.points_per_step(len(z))
     order = torch.randperm(len(z), generator=Stream(state.seed, "held out").generator())
     kept_apart = order[: round(config.held_out * len(z))]
     kept = order[len(kept_apart) :].sort().values
@@ -126,7 +126,7 @@ def run(
     minute, at the end, and when `KeyboardInterrupt` stops the training, which then goes on; `key` is the
     `fingerprint` of data and settings.
     """
-    total = config.total_steps(state.network.num_classes)
+    total = config.total_steps(len(z), state.network.num_classes)
     saved = monotonic()
     threads = torch.get_num_threads()
     # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
