@@ -17,7 +17,7 @@ from toydiffusion.distributions import Bounded, Distribution, Prior
 from toydiffusion.metrics import Estimate
 from toydiffusion.sampling import SampleConfig, sample
 from toydiffusion.solvers import solver
-from toydiffusion.types import Denoiser, Labels, Points
+from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 Drawn: TypeAlias = tuple[Points, Labels]
 
@@ -186,10 +186,12 @@ def _mass(flow: Flow, prior: Prior, sigma_min: float, c: int | None, seed: int) 
     """Return the mass under class c, looked for where the sampler, another solver, puts points."""
     config, label = SampleConfig(), None if c is None else torch.full((2000,), c)
     levels = config.levels(sigma_min, prior.sigma)
+
+    def denoise(z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
+        return flow.denoiser(z, sigma, None if c is None else label)
+
     method = solver(config.solver)
-    guide, _ = sample(
-        flow.denoiser, prior.distribution, levels, method, rows=(0, 2000), seed=seed, label=label
-    )
+    guide, _ = sample(denoise, prior.distribution, levels, method, rows=(0, 2000), seed=seed, label=label)
 
     def density(z: Points) -> torch.Tensor:
         parts = [torch.empty(0, dtype=torch.float64)]

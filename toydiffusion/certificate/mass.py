@@ -23,8 +23,8 @@ LogDensityOf: TypeAlias = Callable[[Points], Tensor]
 class Mass:
     """The integral of a density over the whole space, and how it was found.
 
-    - `error`: by quadrature, the difference to twice the step, and the mass in the outermost cells, beyond
-      which nothing was looked at; by importance sampling, the standard error.
+    - `error`: by quadrature, the differences to twice the step, cell by cell, and the mass in the outermost
+      cells, beyond which nothing was looked at; by importance sampling, the standard error.
     - `method`: "quadrature" or "importance sampling".
     - `points`: how many densities it took.
     - `effective_sample_size`: `(sum w)^2 / sum w^2` of the importance weights; None with quadrature.
@@ -47,7 +47,7 @@ def quadrature(
     neighbours. Cells that hold a guide are cut to a tenth of the guides' spread whatever is seen in them.
     Cells in which half the width gives another answer by more than `tolerance` are cut in half along every
     axis, down to nodes `step / 2` apart: where there is an edge, two nodes to each `step`. All cells are
-    summed at their own step and at half of it; the finer sum is the value, the difference its error.
+    summed at their own step and at half of it; the finer sum is the value, the differences its error.
 
     `step` is the noise level that the density is smooth at, sigma_min.
     """
@@ -64,7 +64,7 @@ def quadrature(
     cells = np.array(list(itertools.product(range(0, 2**depth, width), repeat=d)), dtype=np.int64)
     occupied = ((guide - low) / unit).floor().long().clamp(0, 2**depth - 1).numpy()
     fair = float(guide.std(0).mean()) / 10
-    value, coarse, rim = 0.0, 0.0, 0.0
+    value, error = 0.0, 0.0
 
     while len(cells):
         half = width // 2
@@ -81,11 +81,11 @@ def quadrature(
         cut = (np.abs(summed - whole) > tolerance) | (guided & wide)
         cut &= width > max(finest)
         value += summed[~cut].sum()
-        coarse += whole[~cut].sum()
+        error += np.abs(summed - whole)[~cut].sum()
         edge = ((cells == 0) | (cells + width == 2**depth)).any(1)
-        rim += summed[~cut & edge].sum()
+        error += summed[~cut & edge].sum()
         cells, width = children.reshape(len(cells), -1, d)[cut].reshape(-1, d), half
-    return Mass(float(value), float(abs(value - coarse) + rim), "quadrature", len(nodes))
+    return Mass(float(value), float(error), "quadrature", len(nodes))
 
 
 class _Nodes:

@@ -1,0 +1,296 @@
+"""Level 4: the certificate finds what is there: mass that is missing, leaks, and each error by its name."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from toydiffusion.certificate import budget, check, importance, quadrature
+from toydiffusion.certificate.check import Certificate
+from toydiffusion.density import Flow
+from toydiffusion.distributions import (
+    BUILT_IN,
+    Boxes,
+    Checkerboard,
+    ConcentricSquares,
+    Gaussian,
+    GaussianMixture,
+    Prior,
+    Square,
+)
+
+SKEWED = GaussianMixture(
+    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
+    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
+    weights=[0.4, 0.35, 0.25],
+)
+
+
+def standard(law):
+    return law.standardized(law.mean.numpy(), law.covariance.diagonal().sqrt().numpy())
+
+
+def gaussians(law, labelled=False):
+    if labelled:
+        return GaussianMixture(law.class_means, law.class_covariances, weights=law.frequencies)
+    return GaussianMixture(law.mean[None], law.covariance[None])
+
+
+def checked(
+    law, *, prior=None, denoiser=None, labelled=False, truth=True, sigma_min=0.03, points=300, **more
+):
+    """Return the certificate of a law's own exact density, or of what is put in place of a part of it."""
+    known = gaussians(law, labelled)
+    return check(
+        Flow(denoiser or law.denoise, known),
+        prior or Prior(known, 20.0),
+        sigma_min=sigma_min,
+        num_classes=law.num_classes if labelled else None,
+        truth=law if truth else None,
+        points=points,
+        **more,
+    )
+
+
+# Mass ---------------------------------------------------------------------------------------------------
+
+EIGHT = Gaussian([0.0] * 3, (np.eye(3) * 0.5 + 0.2).tolist())
+
+
+@pytest.mark.parametrize(
+    "name", ["square", "checkerboard", "two_moons", "spiral", "eight_gaussians", "circles"]
+)
+@pytest.mark.parametrize("scale", [1.0, 0.9])
+def test_quadrature_finds_the_mass_whatever_it_is(name, scale) -> None:
+    law = standard(BUILT_IN[name]())
+    guide, _ = law.rows(0, 2000, seed=0, sigma=0.01)
+    found = quadrature(lambda z: law.log_prob(z, 0.01) + math.log(scale), guide, step=0.01)
+    assert found is not None
+    assert found.value == pytest.approx(scale, abs=2e-4)
+    assert abs(found.value - scale) <= found.error
+    assert found.error < 2e-3
+    assert found.method == "quadrature"
+    assert found.points < 400_000
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_quadrature_in_one_and_three_dimensions(dim) -> None:
+    line = GaussianMixture([[-1.0], [1.0]], [[[1e-4]], [[0.3]]])
+    law, step = (line, 0.005) if dim == 1 else (EIGHT, 0.2)
+    guide, _ = law.rows(0, 2000, seed=0)
+    found = quadrature(lambda z: law.log_prob(z, step), guide, step=step)
+    assert found is not None
+    assert found.value == pytest.approx(1.0, abs=3e-3 if dim == 3 else 1e-4)
+    assert abs(found.value - 1) <= found.error + 1e-5
+
+
+def test_a_narrow_piece_is_found_where_the_guides_are() -> None:
+    law = GaussianMixture([[0.0, 0.0], [1.3, -0.7]], [np.eye(2), np.eye(2) * 1e-8], weights=[0.97, 0.03])
+    guide, _ = law.rows(0, 2000, seed=0, sigma=0.01)
+    found = quadrature(lambda z: law.log_prob(z, 0.01), guide, step=0.01)
+    assert found is not None
+    assert found.value == pytest.approx(1.0, abs=1e-3)
+
+
+def test_mass_beyond_the_box_is_in_the_error() -> None:
+    wide = Gaussian([0.0, 0.0], np.eye(2).tolist())
+    guide = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)).double() - 0.5
+    found = quadrature(lambda z: wide.log_prob(z), guide, step=0.05)
+    assert found is not None
+    assert 0.05 < found.value < 0.5
+    assert found.error > 0.05
+
+
+def test_quadrature_gives_up_rather_than_guess() -> None:
+    cube = standard(Boxes([[0.0] * 3], [[1.0] * 3]))
+    guide, _ = cube.rows(0, 1000, seed=0)
+    assert quadrature(lambda z: cube.log_prob(z, 0.005), guide, step=0.005, most=20_000) is None
+
+
+@pytest.mark.parametrize("dim", [2, 5, 12])
+@pytest.mark.parametrize("scale", [1.0, 0.8])
+def test_importance_sampling_finds_the_mass(dim, scale) -> None:
+    rng = np.random.default_rng(dim)
+    law = GaussianMixture(
+        rng.normal(size=(3, dim)), [np.diag(rng.uniform(0.1, 0.5, dim)) for _ in range(3)], weights=[1, 2, 3]
+    )
+    data, _ = law.rows(0, 3000, seed=0)
+    found = importance(lambda z: law.log_prob(z) + math.log(scale), data)
+    assert abs(found.value - scale) <= 4 * found.error
+    assert found.error < 0.03 * scale
+    assert found.effective_sample_size is not None
+    assert 1000 < found.effective_sample_size < found.points
+    runs = [importance(lambda z: law.log_prob(z), data[:500], n=2000, seed=seed) for seed in range(12)]
+    spread = np.std([run.value for run in runs], ddof=1)
+    assert 0.4 < np.mean([run.error for run in runs]) / spread < 2.5
+
+
+# The whole certificate, on exact denoisers ----------------------------------------------------------------
+
+
+def test_an_exact_denoiser_passes_every_check() -> None:
+    found = checked(standard(SKEWED))
+    assert found.mass.value == pytest.approx(1.0, abs=1e-3)
+    assert found.solver_error.value < 2e-4
+    assert found.covered > 0.98
+    assert found.bar < 2e-3
+    assert found.prior_error.value < 1e-3
+    assert found.leak is None
+    # E log p(z + sigma eps) against log p(z): all but the same where the data is smooth.
+    assert abs(found.elbo_gap.value) < 0.02
+    assert found.budget is not None
+    assert abs(found.budget.whole.value) < 5 * found.budget.whole.std_error + 0.01
+
+
+def test_classes_have_masses_of_their_own() -> None:
+    law = standard(ConcentricSquares(3))
+    found = checked(law, labelled=True, truth=False, points=50, sigma_min=0.2)
+    assert len(found.masses) == 3
+    for one in found.masses:
+        assert one.value == pytest.approx(1.0, abs=1e-3)
+    assert found.frequencies == pytest.approx(law.frequencies.tolist())
+    assert found.budget is None
+    assert "class 2: quadrature" in str(found)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_leak_of_an_exact_model_is_that_of_the_smoothed_truth(labelled) -> None:
+    law = standard(ConcentricSquares(3))
+    found = checked(law, labelled=labelled, points=60, sigma_min=0.2)
+    assert found.leak is not None
+    assert found.true_leak is not None
+    assert found.true_leak.value > 0.05
+    error = math.hypot(found.leak.std_error, found.true_leak.std_error)
+    assert abs(found.leak.value - found.true_leak.value) < 4 * error
+
+
+def test_a_leak_is_seen() -> None:
+    law = standard(Square())
+
+    def sloppy(z, sigma, label=None):
+        return 1.15 * law.denoise(z, sigma, label)
+
+    found = checked(law, denoiser=sloppy, points=60)
+    assert found.leak is not None
+    assert found.true_leak is not None
+    assert found.leak.value > found.true_leak.value + 0.1
+    assert found.mass.value == pytest.approx(1.0, abs=3e-3)  # another law, but a law
+
+
+def test_a_denoiser_whose_noise_levels_do_not_agree_has_another_elbo() -> None:
+    law = standard(SKEWED)
+
+    def off(z, sigma, label=None):
+        return law.denoise(z, sigma, label) + 0.4 * sigma[:, None] * torch.tensor([1.0, -0.5]).double()
+
+    found = checked(law, denoiser=off, truth=False)
+    assert abs(found.elbo_gap.value) > 5 * found.elbo_gap.std_error
+    assert abs(found.elbo_gap.value) > 0.1
+    assert found.mass.value == pytest.approx(1.0, abs=1e-3)
+
+
+# The budget -----------------------------------------------------------------------------------------------
+
+
+def spent(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05, endless=None, n=1500):
+    known = gaussians(law)
+    return budget(
+        Flow(denoiser or law.denoise, known, tolerance),
+        prior or Prior(known, 20.0),
+        law,
+        sigma_min=sigma_min,
+        endless=endless,
+        labelled=False,
+        n=n,
+        seed=0,
+    )
+
+
+def test_the_terms_sum_to_the_whole() -> None:
+    law = standard(Checkerboard())
+    found = spent(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c), endless=law.denoise)
+    assert list(found.terms()) == ["lowest_sigma", "prior", "solver", "network", "finite_data"]
+    total = sum(term.value for term in found.terms().values())
+    assert total == pytest.approx(found.whole.value, rel=1e-9)
+    without = spent(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c))
+    assert list(without.terms()) == ["lowest_sigma", "prior", "solver", "finite_data"]
+    assert math.isnan(without.network.value)
+    assert sum(term.value for term in without.terms().values()) == pytest.approx(without.whole.value)
+    assert without.whole.value == pytest.approx(found.whole.value)
+
+
+def test_each_error_is_found_in_its_own_term() -> None:
+    law = standard(SKEWED)
+    clean = spent(law)
+    assert abs(clean.prior.value) < 1e-4
+    assert abs(clean.solver.value) < 1e-4
+    assert abs(clean.finite_data.value) < 1e-9
+
+    low = spent(law, prior=Prior(gaussians(law), 1.0))
+    z, _ = law.rows(0, 4000, seed=9, sigma=1.0)
+    divergence = (law.log_prob(z, 1.0) - gaussians(law).log_prob(z, 1.0)).mean()
+    assert low.prior.value == pytest.approx(float(divergence), abs=0.01)
+    assert low.prior.value > 0.01
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toydiffusion.density.flow.MAX_STEP", 3.0)
+        rough = spent(law, tolerance=3.0)
+    assert abs(rough.solver.value) > 20 * abs(clean.solver.value)
+    assert abs(rough.finite_data.value) < 1e-9
+
+    def off(z, sigma, label=None):
+        return law.denoise(z, sigma, label) + 0.1 * sigma[:, None]
+
+    by_network = spent(law, denoiser=off, endless=off)
+    assert by_network.network.value > 0.01
+    assert abs(by_network.finite_data.value) < 1e-9
+    by_data = spent(law, denoiser=off, endless=law.denoise)
+    assert by_data.finite_data.value == pytest.approx(by_network.network.value)
+    assert abs(by_data.network.value) < 1e-9
+
+
+def test_the_lowest_sigma_costs_what_smoothing_costs() -> None:
+    law = Gaussian([0.0, 1.0], [[1.0, 0.3], [0.3, 0.5]])
+    found = spent(law, sigma_min=0.5, n=20_000)
+    eigenvalues = np.linalg.eigvalsh([[1.0, 0.3], [0.3, 0.5]])
+    # KL(N(m, C) | N(m, C + s^2)) along each axis.
+    ratio = eigenvalues / (eigenvalues + 0.25)
+    by_hand = 0.5 * (ratio - 1 - np.log(ratio)).sum()
+    assert found.lowest_sigma.value == pytest.approx(by_hand, abs=4 * found.lowest_sigma.std_error)
+    assert found.whole.value == pytest.approx(by_hand, abs=4 * found.whole.std_error)
+    finite = BUILT_IN["square"]().rows(0, 30, seed=0)[0]
+    from toydiffusion.distributions import Empirical
+
+    cloud = spent(standard(Empirical(finite.numpy())), n=50)
+    assert "lowest_sigma" not in cloud.terms()  # it has no density of its own
+
+
+def test_the_table_says_it_all() -> None:
+    found = checked(standard(Square()), points=60)
+    text = str(found)
+    assert isinstance(found, Certificate)
+    for words in (
+        "total mass",
+        "quadrature",
+        "solver error, nats (mean)",
+        "points within theirs",
+        "prior mismatch",
+        "ELBO - log-density",
+        "outside the known support",
+        "log-likelihood lost to the truth",
+        "smoothing at sigma_min",
+        "network and finite data",
+    ):
+        assert words in text
+    assert len({line.rstrip().find("±") for line in text.splitlines() if "mass" in line}) == 1
+
+
+def test_beyond_three_dimensions_the_mass_is_sampled() -> None:
+    law = standard(GaussianMixture([[0.0] * 4, [1.5] * 4], [np.eye(4) * 0.3, np.eye(4) * 0.5]))
+    found = checked(law, points=60, sigma_min=0.05)
+    assert found.masses[0].method == "importance sampling"
+    assert abs(found.mass.value - 1) < 4 * found.mass.std_error
+    assert "effective sample size" in str(found)
