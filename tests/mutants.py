@@ -32,6 +32,8 @@ class Mutant:
 SAMPLING, TRAINING = "tests/test_sampling.py", "tests/test_training.py"
 SCHEDULES, MODEL = "tests/test_schedules.py", "tests/test_model.py"
 EXACT = "tests/test_distributions.py"
+DENSITY, ELBO = "tests/test_density.py", "tests/test_elbo.py"
+CERTIFICATE, SCORING = "tests/test_certificate.py", "tests/test_scoring.py"
 
 MUTANTS = [
     Mutant(
@@ -279,6 +281,174 @@ MUTANTS = [
         "(np.abs(share - mass).sum() + outside) / 2",
         "np.abs(share - mass).sum() / 2",
         f"{TRAINING} -k by_hand",
+    ),
+    Mutant(
+        "the sign of the divergence",
+        "density/flow.py",
+        "dg = trace - reference.shrinkage(sigma).sum(1, keepdim=True)",
+        "dg = reference.shrinkage(sigma).sum(1, keepdim=True) - trace",
+        f"{DENSITY} -k 'exact_log_density and square'",
+    ),
+    Mutant(
+        "the divergence forgotten",
+        "density/flow.py",
+        "ds[:, None] * torch.cat([dy, dg], 1)",
+        "ds[:, None] * torch.cat([dy, 0 * dg], 1)",
+        f"{DENSITY} -k 'exact_log_density and square'",
+    ),
+    Mutant(
+        "the time of the flow reversed",
+        "density/flow.py",
+        "ahead = (goal - u).sign()",
+        "ahead = (u - goal).sign()",
+        f"{DENSITY} -k 'any_tolerance or up_and_down' --maxfail 1",
+    ),
+    Mutant(
+        "the Gaussian's height left out of the flow",
+        "density/flow.py",
+        "change=height[:, None] + state[:, d:]",
+        "change=0 * height[:, None] + state[:, d:]",
+        f"{DENSITY} -k any_tolerance",
+    ),
+    Mutant(
+        "a wrong stage of the solver",
+        "solvers.py",
+        "(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)",
+        "(36 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84 - 1 / 384)",
+        f"{DENSITY} -k 'exact_log_density and mixture'",
+    ),
+    Mutant(
+        "the label dropped in the flow",
+        "density/flow.py",
+        "None if self.label is None else self.label[rows]",
+        "None",
+        f"{DENSITY} -k label_is_heeded",
+    ),
+    Mutant(
+        "the label dropped in the prior of the density",
+        "density/log_density.py",
+        "value = prior.log_prob(carried.z, label) - carried.change.mean(1)\n        mismatch",
+        "value = prior.log_prob(carried.z) - carried.change.mean(1)\n        mismatch",
+        f"{DENSITY} -k 'label_is_heeded or any_tolerance or exact_log_density'",
+    ),
+    Mutant(
+        "the error bar without its caution",
+        "density/flow.py",
+        "error = (CAUTION * (drift.square() + square).sqrt())",
+        "error = (0.1 * (drift.square() + square).sqrt())",
+        f"{DENSITY} -k 'exact_log_density and square'",
+    ),
+    Mutant(
+        "the error bar without the way's own share",
+        "density/flow.py",
+        "share = self.tolerance / CAUTION",
+        "share = 100 * self.tolerance / CAUTION",
+        f"{DENSITY} -k smaller_tolerance",
+    ),
+    Mutant(
+        "a step that depends on the batch",
+        "density/flow.py",
+        "accepted = (size <= allowed) | (spent & (length <= _FORCED))",
+        "accepted = (size.max() <= allowed) | (spent & (length <= _FORCED))",
+        f"{DENSITY} -k depend_on_its_batch",
+    ),
+    Mutant(
+        "the prior's mismatch with a wrong sign",
+        "density/log_density.py",
+        "found[rows] = ours - constant.logsumexp(0)",
+        "found[rows] = constant.logsumexp(0) - ours",
+        f"{DENSITY} -k prior_mismatch",
+    ),
+    Mutant(
+        "Hutchinson's probes not of unit variance",
+        "density/log_density.py",
+        "signs = torch.where(coins < 0.5, -1.0, 1.0)",
+        "signs = torch.where(coins < 0.5, -1.0, 0.5)",
+        f"{DENSITY} -k hutchinson",
+    ),
+    Mutant(
+        "the log-determinant left out of the log-density",
+        "model/judging.py",
+        "found.shifted(self.learned.standardizer.log_det)",
+        "found",
+        f"{SCORING} -k moves_by_the_log",
+    ),
+    Mutant(
+        "class frequencies left out of the whole",
+        "density/log_density.py",
+        "joint = np.stack([part.value for part in parts], 1) + np.log(frequencies)",
+        "joint = np.stack([part.value for part in parts], 1) - np.log(len(frequencies))",
+        f"{SCORING} -k without_a_label",
+    ),
+    Mutant(
+        "the score with sigma in place of its square, of the model",
+        "model/scoring.py",
+        "/ level[:, None].square()",
+        "/ level[:, None]",
+        f"{SCORING} -k tweedie",
+    ),
+    Mutant(
+        "the ELBO's norm not squared",
+        "density/elbo.py",
+        "ours = (clean - denoiser(noisy, sigma, given)).square().sum(1)",
+        "ours = (clean - denoiser(noisy, sigma, given)).norm(dim=1)",
+        f"{ELBO} -k 'smoothed or quadrature'",
+    ),
+    Mutant(
+        "the ELBO's weight without its half",
+        "density/elbo.py",
+        "weight: Tensor = (high - low) / (below * (1 - below)) / sigma.square()",
+        "weight: Tensor = 2 * (high - low) / (below * (1 - below)) / sigma.square()",
+        f"{ELBO} -k quadrature",
+    ),
+    Mutant(
+        "the discrete ELBO weighted at the wrong end",
+        "density/elbo.py",
+        "return t, weight",
+        "return s, weight",
+        f"{ELBO} -k sum_over_its_steps",
+    ),
+    Mutant(
+        "the ELBO without reconstruction's entropy",
+        "density/elbo.py",
+        "-d / 2 * math.log(2 * math.pi * math.e * law.sigma_min**2)",
+        "-d / 2 * math.log(2 * math.pi * law.sigma_min**2)",
+        f"{ELBO} -k quadrature",
+    ),
+    Mutant(
+        "the ELBO's prior term dropped",
+        "density/elbo.py",
+        "total = _term(diffusion + start)",
+        "total = _term(diffusion)",
+        f"{ELBO} -k quadrature",
+    ),
+    Mutant(
+        "one noise for all the points of the ELBO",
+        "density/elbo.py",
+        "^ shift[:, net, None]",
+        "^ shift[:1, net, None]",
+        f"{ELBO} -k depend_on_the_seed",
+    ),
+    Mutant(
+        "Simpson's rule without its middle weights",
+        "certificate/mass.py",
+        "np.array([1, 4, 1])[offsets].prod(1) / 6**d",
+        "np.array([2, 2, 2])[offsets].prod(1) / 6**d",
+        f"{CERTIFICATE} -k 'quadrature_finds and two_moons'",
+    ),
+    Mutant(
+        "the proposal's density without its height",
+        "certificate/mass.py",
+        "- factors.diagonal(dim1=1, dim2=2).log().sum(1)",
+        "",
+        f"{CERTIFICATE} -k importance_sampling_finds",
+    ),
+    Mutant(
+        "the budget's terms out of order",
+        "certificate/budget.py",
+        "terms[name] = mean(before - last)",
+        "terms[name] = mean(before - after)",
+        f"{CERTIFICATE} -k sum_to_the_whole",
     ),
 ]
 

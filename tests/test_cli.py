@@ -185,6 +185,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 OTHER = {
     "steps": 7,
+    "batch_size": 9,
     "schedule": "cosine",
     "preconditioning": "noise",
     "solver": "heun",
@@ -267,7 +268,7 @@ def test_a_preset_holds_but_for_the_flags_given(folder, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--help"], ["fit", "--help"], ["sample", "--help"], ["show", "--help"]]
+    "words", [[], ["--help"], *([name, "--help"] for name in ("fit", "sample", "score", "show"))]
 )
 def test_help(run, words):
     result = run(*words)
