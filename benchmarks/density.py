@@ -29,6 +29,7 @@ from toydiffusion.distributions import (
     Square,
     TwoMoons,
 )
+from toydiffusion.report.densities import quadruples
 
 SIGMA_MIN, SIGMA_MAX = td.TrainConfig().sigma_min, td.TrainConfig().sigma_max
 DRAWS = (0, 1, 2)
@@ -202,28 +203,15 @@ def mass() -> None:
         print(f"    by class {each_class}; {took:.0f} s", flush=True)
 
 
-def quadruples(n: int, seed: int, margin: float) -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Return n points under their class and a wrong one (not adjacent), then outside and far outside."""
-    generator = np.random.default_rng(seed)
-    x = generator.uniform(-1, 1, (20 * n, 2))
-    radius = np.abs(x).max(1)
-    x = x[(np.abs(radius[:, None] - np.arange(1, 6) / 5) >= margin).all(1)][:n]
-    right = np.minimum((np.abs(x).max(1) * 5).astype(np.int64), 4)
-    near = 1 if margin else 0
-    wrong = np.array([generator.choice([k for k in range(5) if abs(k - c) > near]) for c in right])
-    outermost = np.full(len(x), 4)
-    return [(x, right), (x, wrong), (x + 2 * np.sign(x), outermost), (x + 4 * np.sign(x), outermost)]
-
-
 def order() -> None:
     law = ConcentricSquares()
     for n in (1000, 5000):
         ordered, agreed, pooled = [], [], []
         for draw in DRAWS:
             model = fitted(law, n, draw, True)
-            values = np.stack([model.log_prob(*pair).value for pair in quadruples(500, draw, 0.03)])
+            values = np.stack([model.log_prob(*pair).value for pair in quadruples(500, seed=draw)])
             ordered.append(float((np.diff(values, axis=0) < 0).all(0).sum()))
-            pairs = quadruples(1000, 10 + draw, 0.0)
+            pairs = quadruples(1000, seed=10 + draw, margin=0.0)
             s = model.standardizer
             true = law.standardized(s.mean, s.scale)
             ours = np.stack([model.log_prob(*pair).value for pair in pairs])

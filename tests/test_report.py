@@ -24,6 +24,7 @@ from toydiffusion.report.page import SECTIONS
 TINY = DemoSettings(
     points=200, shown=100, effort=0.02, grid=4, steps=(1, 3, 6), measured=300, schedule_seeds=2,
     schedule_effort=0.03, schedule_steps=5, schedule_points=300, class_points=2000, fresh=2000, frames=3,
+    quadruples=20, tested=60, map=15,
 )  # fmt: skip
 SEED = 3
 
@@ -83,7 +84,7 @@ def test_page_embeds_every_figure_and_needs_nothing_else(story, html):
     folder, _ = story
     files = {path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".gif")}
     embedded = [base64.b64decode(image["src"].partition(";base64,")[2]) for image in html.images]
-    assert len(embedded) == len(files) == 16
+    assert len(embedded) == len(files) == 20
     assert set(embedded) == files
     assert all(len(image["alt"]) > 20 for image in html.images)
     for tag, name, value in html.attributes:

@@ -19,14 +19,24 @@ from toydiffusion.figures.curves import (
     smoothed,
     step_curves,
 )
-from toydiffusion.figures.fields import denoised_grids, score_fields, trajectories
+from toydiffusion.figures.densities import (
+    Bins,
+    Curve,
+    density_cut,
+    density_maps,
+    point_estimates,
+    reliability,
+)
+from toydiffusion.figures.fields import denoised_grids, lattice, score_fields, trajectories
 from toydiffusion.figures.style import CLASSES, COLOURS, save_png, squares
 
 __all__ = [
     "CLASSES",
     "COLOURS",
+    "Bins",
     "Cloud",
     "Comparison",
+    "Curve",
     "LossCurve",
     "StepCurve",
     "animation_frames",
@@ -35,8 +45,13 @@ __all__ = [
     "clouds",
     "comparisons",
     "denoised_grids",
+    "density_cut",
+    "density_maps",
+    "lattice",
     "loss_curves",
+    "point_estimates",
     "radius_density",
+    "reliability",
     "save_gif",
     "save_png",
     "schedule_curves",

@@ -17,6 +17,7 @@ from toydiffusion.files import check_target, replacing
 from toydiffusion.report import square
 from toydiffusion.report.classes import classes
 from toydiffusion.report.comparison import schedules, train_schedules
+from toydiffusion.report.densities import densities
 from toydiffusion.report.experiment import Learned, Part, learn
 from toydiffusion.report.page import page
 from toydiffusion.report.settings import DemoSettings
@@ -42,7 +43,7 @@ def demo(
         raise InputError(f"seed must be an integer >= 0, got {seed!r}")
     folder = _folder(Path(out))
     began = monotonic()
-    with progress.bar("demo", 11 + 3 * settings.schedule_seeds, show) as move:
+    with progress.bar("demo", 12 + 3 * settings.schedule_seeds, show) as move:
         done = -1
 
         def stage(note: str) -> None:
@@ -116,6 +117,8 @@ def _measure(
     keep("schedules", schedules(scheduled, settings, seed=seed))
     stage("the conditional model")
     keep("classes", classes(rings, settings, seed=seed))
+    stage("log-densities and the certificate")
+    keep("densities", densities(recipes["default"], rings, settings, seed=seed))
     stage("inside the model")
     keep("fields", square.fields(recipes["default"], settings, seed=seed))
     return results, images
@@ -189,6 +192,18 @@ def _headlines(results: dict[str, Any]) -> Table:
             f"{results['schedules']['floor']:.3f}",
         )
     table.add_row("conditional: points in their own class", f"{rings['overall_accuracy']:.1%}", "100.0%")
+    judged = results["densities"]
+    table.add_row(
+        "default: mean log-density of fresh points, nats",
+        f"{judged['mean']['ode']:.3f}",
+        f"{judged['mean']['exact']:.3f}",
+    )
+    mass = judged["certificate"]["masses"][0]
+    table.add_row("default: total mass of the density", f"{mass['value']:.4f} ± {mass['error']:.0e}", "1")
+    kinds = judged["points"]
+    table.add_row(
+        "conditional: right class > wrong > outside > far", f"{kinds['ordered']} of {kinds['number']}", "all"
+    )
     table.add_row("conditional: border mass", f"{rings['border_mass']['value']:.3f}", "1")
     return table
 

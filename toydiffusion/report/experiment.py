@@ -112,6 +112,22 @@ class Learned:
             seed=seed,
         )
 
+    def exact_log_prob(
+        self, x: NDArray[np.float64], label: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the log-density in x of what the model is a model of: the law smoothed at sigma_min."""
+        standardizer = self.model.standardizer
+        index = None if label is None else torch.from_numpy(label)
+        found = self.truth.log_prob(standardizer.z(torch.from_numpy(x)), self.model.sigma_min, index)
+        exact: NDArray[np.float64] = found.numpy() + standardizer.log_det
+        return exact
+
+    def exact_class_posterior(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the exact class probabilities of points of the smoothed law, `(n, K)`."""
+        z = self.model.standardizer.z(torch.from_numpy(x))
+        exact: NDArray[np.float64] = self.truth.class_posterior(z, self.model.sigma_min).numpy()
+        return exact
+
     def outline(self, *half_widths: float) -> list[NDArray[np.float64]]:
         """Return the outlines of squares of x in z."""
         mean, scale = self.model.standardizer.mean.numpy(), self.model.standardizer.scale.numpy()

@@ -16,6 +16,7 @@ SECTIONS = {
     "steps": "The way back in few and many steps",
     "schedules": "sqrt, linear or exp?",
     "classes": "The conditional model and its borders",
+    "densities": "How probable is a point?",
     "fields": "Inside the model",
     "made": "How this was made",
 }

@@ -20,6 +20,9 @@ class DemoSettings:
     - `schedule_effort`: the share of the original's training steps each of these gets.
     - `schedule_steps`, `schedule_points`: how these models are sampled.
     - `class_points`: points drawn from the conditional model.
+    - `quadruples`: points to judge under the right class, under a wrong one, outside and far away.
+    - `tested`: points of the truth to take log-densities, class probabilities and the certificate over.
+    - `map`: pixels along a side of the map of log-density.
     - `fresh`: points of the truth to take losses and divergences over.
     - `frames`: pictures in the animation.
     """
@@ -35,12 +38,15 @@ class DemoSettings:
     schedule_steps: int = 100
     schedule_points: int = 4000
     class_points: int = 50_000
+    quadruples: int = 500
+    tested: int = 2000
+    map: int = 121
     fresh: int = 20_000
     frames: int = 40
 
     def __post_init__(self) -> None:
         """Check every field."""
-        lowest = {"points": 50, "shown": 1, "grid": 2, "schedule_seeds": 2, "fresh": 2000, "frames": 2}
+        lowest = {"points": 50, "grid": 2, "schedule_seeds": 2, "fresh": 2000, "frames": 2, "tested": 50}
         for field in fields(self):
             value, low = getattr(self, field.name), lowest.get(field.name, 1)
             if field.name in ("effort", "schedule_effort"):

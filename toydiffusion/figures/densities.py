@@ -1,0 +1,134 @@
+"""Row 3: log-densities made visible: maps, a cut through one, single points with their bars, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toydiffusion.figures.style import COLOURS, QUIET, Floats, Outline, canvas, plane
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def density_maps(
+    learned: Floats, exact: Floats, *, outline: Outline, half_width: float, floor: float = -8.0
+) -> Figure:
+    """Return the learned and the exact log-density on one lattice, `(n * n,)` each, and their difference.
+
+    The lattice is `fields.lattice(half_width, n)`. Below `floor` nats both maps have one colour, and the
+    difference is blank where both are below.
+    """
+    side = round(len(learned) ** 0.5)
+    box = (-half_width, half_width, -half_width, half_width)
+    gap = np.where((learned < floor) & (exact < floor), np.nan, np.maximum(learned, floor))
+    gap = gap - np.maximum(exact, floor)
+    top = float(max(learned.max(), exact.max()))
+    shown: Any = {"origin": "lower", "extent": box, "interpolation": "nearest"}
+    with canvas(10.2, 3.9, 1, 3) as (figure, axes):
+        for ax, values, title in zip(axes[0], (learned, exact), ("learned", "exact"), strict=False):
+            image = ax.imshow(values.reshape(side, side), cmap="viridis", vmin=floor, vmax=top, **shown)
+            plane(ax, outline, half_width)
+            ax.set_title(title)
+        figure.colorbar(
+            image, ax=axes[0, :2], shrink=0.85, aspect=18, extend="min", label="log-density, nats"
+        )
+        image = axes[0, 2].imshow(gap.reshape(side, side), cmap="RdBu_r", vmin=-1, vmax=1, **shown)
+        plane(axes[0, 2], outline, half_width)
+        axes[0, 2].set_title("learned − exact")
+        figure.colorbar(image, ax=axes[0, 2], shrink=0.85, aspect=18, extend="both", label="nats")
+    return figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value at each of some points, with its bar where it has one."""
+
+    name: str
+    colour: str
+    value: Floats
+    bar: Floats | None = None
+
+
+def density_cut(along: Floats, curves: Sequence[Curve], *, lowest: float = -14.0) -> Figure:
+    """Return log-densities along a line: bands are the bars."""
+    with canvas(9.6, 3.8) as (figure, axes):
+        ax = axes[0, 0]
+        for curve in curves:
+            colour = COLOURS[curve.colour]
+            style = (0, (4, 2)) if curve.colour == "truth" else "-"
+            ax.plot(along, curve.value, color=colour, linestyle=style, linewidth=1.5, label=curve.name)
+            if curve.bar is not None:
+                band = curve.value - curve.bar, curve.value + curve.bar
+                ax.fill_between(along, *band, color=colour, alpha=0.2, linewidth=0)
+        highest = max(float(curve.value.max()) for curve in curves)
+        ax.set(
+            ylim=(lowest, highest + 1), xlim=(along[0], along[-1]), xlabel="x₁", ylabel="log-density, nats"
+        )
+        ax.grid(axis="y", color="#e6e9ee", linewidth=0.7)
+        ax.set_axisbelow(True)
+        ax.legend(loc="lower center")
+    return figure
+
+
+def point_estimates(groups: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Return single points in named groups, every estimate of each with its bar; symmetric log scale."""
+    with canvas(9.6, 4.4) as (figure, axes):
+        ax = axes[0, 0]
+        for place, curves in enumerate(groups.values()):
+            for i, curve in enumerate(curves):
+                n = len(curve.value)
+                at = place + (np.arange(n) - (n - 1) / 2) * 0.8 / n + (i - (len(curves) - 1) / 2) * 0.17 / n
+                ax.errorbar(
+                    at, curve.value, yerr=curve.bar, color=COLOURS[curve.colour], capsize=2, markersize=4,
+                    fmt="_" if curve.colour == "truth" else "os"[i % 2], elinewidth=1,
+                    label=curve.name if place == 0 else None,
+                )  # fmt: skip
+            if place:
+                ax.axvline(place - 0.5, color="#e6e9ee", linewidth=0.8)
+        ax.set_yscale("symlog", linthresh=10, linscale=1.5)
+        ax.axhline(0, color=QUIET, linewidth=0.6)
+        ax.set(xlim=(-0.5, len(groups) - 0.5), ylabel="log-density, nats (symmetric log scale)")
+        ax.set_xticks(range(len(groups)), list(groups))
+        ax.legend(loc="lower left")
+    return figure
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Mean confidence, accuracy and number of points in each bin of confidence, `(b,)` each."""
+
+    name: str
+    colour: str
+    confidence: Floats
+    accuracy: Floats
+    count: NDArray[np.int64]
+
+
+def reliability(found: Sequence[Bins]) -> Figure:
+    """Return a reliability diagram: accuracy by confidence.
+
+    Dots lie on the diagonal where probabilities mean what they say; their area is the share of points, below
+    as bars.
+    """
+    with canvas(5.6, 5.4, 2, 1) as (figure, axes):
+        upper, lower = axes[:, 0]
+        upper.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle=(0, (3, 2)))
+        for k, one in enumerate(found):
+            colour = COLOURS[one.colour]
+            share = one.count / one.count.sum()
+            upper.plot(one.confidence, one.accuracy, color=colour, linewidth=1.0, alpha=0.7)
+            upper.scatter(
+                one.confidence, one.accuracy, s=20 + 160 * share, color=colour, label=one.name, zorder=3
+            )
+            offset = (k - (len(found) - 1) / 2) * 0.018
+            lower.bar(one.confidence + offset, share, width=0.017, color=colour)
+        upper.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share of points of that class")
+        upper.legend(loc="upper left")
+        lower.set(xlim=(0, 1.02), xlabel="probability of the most probable class", ylabel="share of points")
+        lower.set_yscale("log")
+    return figure
