@@ -14,7 +14,7 @@ from PIL import Image
 
 from toydiffusion import figures
 from toydiffusion.distributions import ConcentricSquares, Square
-from toydiffusion.figures import Cloud, Comparison, LossCurve, StepCurve
+from toydiffusion.figures import Bins, Cloud, Comparison, Curve, LossCurve, StepCurve
 from toydiffusion.schedules import SCHEDULES, schedule
 
 LAW = Square()
@@ -167,3 +167,46 @@ def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
+
+
+def test_density_maps_are_the_values_given_and_their_difference():
+    grid = figures.lattice(1.4, 9)
+    exact = LAW.log_prob(grid, 0.3)
+    learned = exact + 0.5 * grid[:, 0]
+    figure = figures.density_maps(learned, exact, outline=OUTLINE, half_width=1.4, floor=-3.0)
+    ours, true, gap = (ax.images[0] for ax in figure.axes[:3])
+    assert np.array_equal(ours.get_array().ravel(), learned)
+    assert np.array_equal(true.get_array().ravel(), exact)
+    assert ours.get_clim() == true.get_clim() == (-3.0, max(learned.max(), exact.max()))
+    assert ours.origin == "lower"
+    both_low = (learned < -3) & (exact < -3)
+    assert both_low.any()
+    shown = np.ma.filled(gap.get_array().astype(float), np.nan).ravel()
+    assert np.array_equal(np.isnan(shown), both_low)
+    inside = (learned > -3) & (exact > -3)
+    np.testing.assert_allclose(shown[inside], 0.5 * grid[inside, 0], atol=1e-12)
+
+
+def test_a_cut_and_points_show_every_value_with_its_bar():
+    along = np.linspace(-1, 1, 5)
+    value, bar = -(along**2), np.full(5, 0.25)
+    ax = figures.density_cut(along, [Curve("a", "model", value, bar), Curve("b", "truth", value - 1)]).axes[0]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [value.tolist(), (value - 1).tolist()]
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(0.25)
+    assert band.min() == pytest.approx(-1.25)
+    groups = {"near": [Curve("a", "model", value, bar)], "far": [Curve("a", "model", 100 * value - 50, bar)]}
+    ax = figures.point_estimates(groups).axes[0]
+    assert ax.get_yscale() == "symlog"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["near", "far"]
+    dots = [container.lines[0] for container in ax.containers]
+    assert [line.get_ydata().tolist() for line in dots] == [value.tolist(), (100 * value - 50).tolist()]
+    assert (np.abs(dots[1].get_xdata() - 1) < 0.5).all()
+
+
+def test_a_reliability_diagram_shows_confidence_accuracy_and_share():
+    bins = Bins("a", "model", np.array([0.4, 0.9]), np.array([0.5, 0.8]), np.array([30, 10]))
+    upper, lower = figures.reliability([bins]).axes
+    assert upper.collections[0].get_offsets().tolist() == [[0.4, 0.5], [0.9, 0.8]]
+    assert upper.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert [bar.get_height() for bar in lower.patches] == [0.75, 0.25]

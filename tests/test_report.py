@@ -16,9 +16,10 @@ from PIL import Image
 import toydiffusion as td
 from toydiffusion import figures
 from toydiffusion.distributions import ConcentricSquares, Square
-from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside, total_variation
+from toydiffusion.metrics import border_mass, calibration, denoiser_divergence, share_inside, total_variation
 from toydiffusion.report import DemoSettings, demo, findings
 from toydiffusion.report.classes import border_sides
+from toydiffusion.report.densities import KINDS, quadruples
 from toydiffusion.report.page import SECTIONS
 
 TINY = DemoSettings(
@@ -170,6 +171,53 @@ def test_schedules_were_trained_and_sampled_as_named(story):
         assert results["schedules"]["mean"]["kl"][name] == pytest.approx(np.mean(measured["kl"][name]))
     assert measured["tv"]["exp"] == measured["tv_training"]["exp"]
     assert measured["tv"]["sqrt"] != measured["tv_training"]["sqrt"]
+
+
+def test_densities_agree_with_the_saved_models(story):
+    folder, results = story
+    found = results["densities"]
+    square = td.load(folder / "models" / "square-default.safetensors")
+    x = Square().sample(TINY.tested, seed=SEED + 7)[0]
+    assert found["mean"]["ode"] == pytest.approx(square.log_prob(x).value.mean(), abs=1e-6)
+    assert found["mean"]["elbo"] == pytest.approx(square.elbo(x, seed=SEED).value.mean(), abs=1e-6)
+    # The truth, smoothed by 0.01 standard deviations, differs from log 4 near the edges only.
+    assert found["mean"]["exact"] == pytest.approx(-math.log(4), abs=0.05)
+    assert found["certificate"]["masses"][0]["value"] == pytest.approx(1, abs=0.01)
+    terms = found["certificate"]["budget"]
+    parts = [terms[k]["value"] for k in ("lowest_sigma", "prior", "solver", "network", "finite_data")]
+    assert sum(parts) == pytest.approx(terms["whole"]["value"], abs=1e-9)
+
+    rings = td.load(folder / "models" / "concentric-squares.safetensors")
+    pairs = quadruples(TINY.quadruples, seed=SEED)
+    values = np.stack([rings.log_prob(*pair).value for pair in pairs])
+    for kind, row in zip(KINDS, values, strict=True):
+        assert found["points"]["kinds"][kind]["ode"] == pytest.approx(np.median(row), abs=1e-6)
+    ordered = sum(bool((np.diff(column) < 0).all()) for column in values.T)
+    assert found["points"]["ordered"] == ordered
+    x, y = ConcentricSquares().sample(TINY.tested, seed=SEED + 8)
+    learned = found["classes"]["learned"]
+    assert learned["accuracy"] == pytest.approx(np.mean(rings.predict(x) == y))
+    assert learned["log_loss"] == pytest.approx(calibration(rings.predict_proba(x), y).log_loss)
+    assert found["classes"]["exact"]["accuracy"] > 0.97
+
+
+def test_quadruples_are_what_they_are_called():
+    (x, right), (same, wrong), (out, outermost), (far, _) = quadruples(500, seed=1)
+    law = ConcentricSquares()
+    assert len(x) == 500
+    assert law.contains(x, right).all()
+    radius = np.abs(x).max(1)
+    assert (np.abs(radius[:, None] - np.arange(1, 6) / 5) >= 0.03).all()
+    assert np.array_equal(x, same)
+    assert (np.abs(right - wrong) > 1).all()
+    assert set(wrong.tolist()) == {0, 1, 2, 3, 4}
+    assert (outermost == 4).all()
+    assert not law.contains(out).any()
+    np.testing.assert_allclose(np.abs(out), np.abs(x) + 2)
+    np.testing.assert_allclose(np.abs(far), np.abs(x) + 4)
+    (_, right), (_, wrong), *_ = quadruples(500, seed=1, margin=0.0)
+    assert (right != wrong).all()
+    assert (np.abs(right - wrong) == 1).any()
 
 
 def test_classes_agree_with_the_saved_model(story):
