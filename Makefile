@@ -28,6 +28,7 @@ mutants: .venv/installed  ## one-line errors, each of which a test must catch
 
 benchmark: .venv/installed  ## the numbers of benchmarks/README.md
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/density.py
 
 clean:
 	rm -rf .venv demo

@@ -146,6 +146,7 @@ def calibration(probabilities: ArrayLike, label: ArrayLike, *, bins: int = 15) -
     p, true = np.asarray(probabilities, dtype=np.float64), np.asarray(label)
     if p.ndim != 2 or not p.size or not (p >= 0).all() or not np.allclose(p.sum(1), 1, atol=1e-6):
         raise InputError(f"probabilities must be (n, K), >= 0, with rows that sum to 1, got shape {p.shape}")
+    p = np.minimum(p / p.sum(1, keepdims=True), 1.0)
     kinds = np.arange(p.shape[1])
     if true.shape != (len(p),) or not np.isin(true, kinds).all():
         raise InputError(f"label must be {len(p)} classes 0..{len(kinds) - 1}, got shape {true.shape}")
