@@ -7,13 +7,13 @@ prints what was measured and what must be reached. Default settings throughout.
 from __future__ import annotations
 
 import functools
-import statistics
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from measure import DRAWS, MIXTURE, each, report
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import log_loss, roc_auc_score
@@ -32,25 +32,11 @@ from toydiffusion.distributions import (
 from toydiffusion.report.densities import quadruples
 
 SIGMA_MIN, SIGMA_MAX = td.TrainConfig().sigma_min, td.TrainConfig().sigma_max
-DRAWS = (0, 1, 2)
-MIXTURE = GaussianMixture(
-    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
-    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
-    weights=[0.4, 0.35, 0.25],
-)
 OVERLAPPING = GaussianMixture(
     [[-0.8, 0.0], [0.8, 0.3], [0.0, -0.9]],
     [[[0.5, 0.2], [0.2, 0.4]], [[0.4, -0.1], [-0.1, 0.6]], [[0.6, 0.0], [0.0, 0.3]]],
     weights=[0.4, 0.35, 0.25],
 )
-
-
-def report(what: str, measured: str, target: str) -> None:
-    print(f"{what:66} {measured:34} (must reach {target})", flush=True)
-
-
-def each(numbers: list[float], digits: int = 4) -> str:
-    return f"{statistics.median(numbers):.{digits}f}  [{', '.join(f'{v:.{digits}f}' for v in numbers)}]"
 
 
 @functools.cache

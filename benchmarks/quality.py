@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from measure import DRAWS, MIXTURE, each, report
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
@@ -21,24 +22,12 @@ import toydiffusion as td
 from toydiffusion.distributions import (
     ConcentricSquares,
     Distribution,
-    GaussianMixture,
     Parallelogram,
     Square,
     TwoMoons,
 )
 from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside, total_variation
 from toydiffusion.sampling import SampleConfig
-
-DRAWS = (0, 1, 2)
-MIXTURE = GaussianMixture(
-    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
-    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
-    weights=[0.4, 0.35, 0.25],
-)
-
-
-def report(what: str, measured: str, target: str) -> None:
-    print(f"{what:58} {measured:40} (must reach {target})", flush=True)
 
 
 def fitted(law: Distribution, n: int, draw: int) -> tuple[td.Diffusion, float]:
@@ -56,10 +45,6 @@ def divergence(model: td.Diffusion, law: Distribution) -> float:
     return denoiser_divergence(
         model.denoiser, truth, sigma_min=0.01 / scale, sigma_max=5 / scale, n=20_000
     ).value
-
-
-def each(numbers: list[float], digits: int = 4) -> str:
-    return f"{statistics.median(numbers):.{digits}f}  [{', '.join(f'{v:.{digits}f}' for v in numbers)}]"
 
 
 def square() -> None:

@@ -2,6 +2,37 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from toydiffusion.cli import main
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(folder, capsys, monkeypatch):
+    """Return a function that runs a command in the folder and returns exit code, output and errors."""
+    monkeypatch.chdir(folder)
+
+    def run(command: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return main(command.split()), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(folder, run):
+    """Return a function: the command gets one line that has the words, exit code 2, and changes no file."""
+
+    def refused(command: str, words: list[str]) -> None:
+        before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        code, out, err = run(command)
+        assert (code, out) == (2, ""), err
+        assert err.startswith("toydiffusion: error: ")
+        assert err.count("\n") == 1
+        assert [word for word in words if word not in err] == [], err
+        assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+
+    return refused

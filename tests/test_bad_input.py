@@ -73,18 +73,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(folder, capsys, monkeypatch):
-    """Return a function that runs a command in the folder and returns exit code, output and errors."""
-    monkeypatch.chdir(folder)
-
-    def run(command: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return main(command.split()), *capsys.readouterr()
-
-    return run
-
-
 FIT = "--steps 2 --out new.safetensors"
 BAD_COMMANDS = [
     # The table of points.
@@ -194,18 +182,8 @@ BAD_COMMANDS = [
 
 
 @pytest.mark.parametrize(("command", "words"), BAD_COMMANDS, ids=[command for command, _ in BAD_COMMANDS])
-def test_bad_command(folder, run, command, words):
-    before = contents(folder)
-    code, out, err = run(command)
-    assert (code, out) == (2, ""), err
-    assert err.startswith("toydiffusion: error: ")
-    assert err.count("\n") == 1
-    assert [word for word in words if word not in err] == [], err
-    assert contents(folder) == before
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+def test_bad_command(refused, command, words):
+    refused(command, words)
 
 
 def test_a_file_one_may_not_read(folder, run, monkeypatch):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from laws import SKEWED, gaussians, standard
 
 from toydiffusion.certificate import budget, check, importance, quadrature
 from toydiffusion.certificate.check import Certificate
@@ -21,22 +22,6 @@ from toydiffusion.distributions import (
     Prior,
     Square,
 )
-
-SKEWED = GaussianMixture(
-    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
-    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
-    weights=[0.4, 0.35, 0.25],
-)
-
-
-def standard(law):
-    return law.standardized(law.mean.numpy(), law.covariance.diagonal().sqrt().numpy())
-
-
-def gaussians(law, labelled=False):
-    if labelled:
-        return GaussianMixture(law.class_means, law.class_covariances, weights=law.frequencies)
-    return GaussianMixture(law.mean[None], law.covariance[None])
 
 
 def checked(

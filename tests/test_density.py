@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from laws import SKEWED, gaussians, standard
 from scipy.integrate import solve_ivp
 
 import toydiffusion as td
@@ -24,24 +25,7 @@ from toydiffusion.distributions import (
 )
 
 LOW, HIGH = 0.01, 20.0
-SKEWED = GaussianMixture(
-    [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
-    [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
-    weights=[0.4, 0.35, 0.25],
-)
 TILTED = Gaussian([0.5, -1.0, 2.0], [[1.0, 0.6, 0.1], [0.6, 0.5, 0.0], [0.1, 0.0, 2.0]])
-
-
-def standard(law):
-    """Return the law in its own standard coordinates."""
-    return law.standardized(law.mean.numpy(), law.covariance.diagonal().sqrt().numpy())
-
-
-def gaussians(law, labelled=False):
-    """Return what a model knows of the law: its moments, those of each class."""
-    if labelled:
-        return GaussianMixture(law.class_means, law.class_covariances, weights=law.frequencies)
-    return GaussianMixture(law.mean[None], law.covariance[None])
 
 
 def level(n, sigma=LOW):

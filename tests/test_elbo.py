@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from laws import gaussians, standard
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -17,10 +18,6 @@ from toydiffusion.distributions import ConcentricSquares, Gaussian, GaussianMixt
 
 LOW, HIGH = 0.05, 10.0
 PAIR = GaussianMixture([[-1.0], [0.5]], [[[0.04]], [[0.25]]], weights=[0.3, 0.7], labels=[0, 1])
-
-
-def standard(law):
-    return law.standardized(law.mean.numpy(), law.covariance.diagonal().sqrt().numpy())
 
 
 def smoothed(law, z, label, sigma, n=1024):
@@ -123,7 +120,7 @@ def test_gaussian_data_has_no_noise_left() -> None:
 def test_standard_errors_are_the_spread_over_seeds(evaluations) -> None:
     law = standard(Square())
     z, _ = law.rows(0, 100, seed=0)
-    prior = Prior(GaussianMixture(law.mean[None], law.covariance[None]), HIGH)
+    prior = Prior(gaussians(law), HIGH)
     runs = [
         elbo(law.denoise, prior, z, sigma_min=0.01, evaluations=evaluations, seed=seed) for seed in range(20)
     ]

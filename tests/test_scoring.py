@@ -297,7 +297,9 @@ def test_calibration_by_hand_and_by_another_library() -> None:
     assert found.count.sum() == 5000
     assert (found.confidence @ found.count) / 5000 == pytest.approx(p.max(1).mean())
     assert calibration([[0.5, 0.5], [0.5, 0.5]], [0, 1], bins=4).count.tolist() == [2]
-    assert calibration([[1 + 2e-16, 0.0]], [0]).log_loss == pytest.approx(0, abs=1e-12)  # rounding is no error
+    assert calibration([[1 + 2e-16, 0.0]], [0]).log_loss == pytest.approx(
+        0, abs=1e-12
+    )  # rounding is no error
 
 
 # The certificate -----------------------------------------------------------------------------------------

@@ -6,29 +6,24 @@
 from __future__ import annotations
 
 import csv
-import functools
-import inspect
 import os
-import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
 
 from toydiffusion import __version__, tables
-from toydiffusion.denoisers import PRECONDITIONINGS
+from toydiffusion.cli.flags import flag, flags
 from toydiffusion.density import TOLERANCE
 from toydiffusion.files import check_target
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.sampling import SampleConfig
-from toydiffusion.schedules import SCHEDULES
-from toydiffusion.solvers import SOLVERS
 from toydiffusion.training import TrainConfig, TrainingError
 from toydiffusion.types import InputError, nearest
 
@@ -47,14 +42,6 @@ app = typer.Typer(
     toydiffusion show model.safetensors""",
     add_completion=False,
 )
-
-Command: TypeAlias = Callable[..., None]
-
-_CHOICES: dict[str, Iterable[str]] = {
-    "schedule": SCHEDULES,
-    "solver": SOLVERS,
-    "preconditioning": PRECONDITIONINGS,
-}
 
 # The base of all usage errors, to which typer gives no public name.
 _UsageError: Any = typer.BadParameter.__base__
@@ -101,76 +88,6 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-# Flags -----------------------------------------------------------------------------------------------
-
-
-def _reader(kind: type[int | float], needed: str) -> Callable[[str], float]:
-    """Return a parser of numbers that names what it found, as typer's own does not."""
-
-    def read(text: str) -> float:
-        try:
-            return kind(text)
-        except ValueError:
-            raise typer.BadParameter(f"found {text!r}, {needed} is needed") from None
-
-    return read
-
-
-_INT = {"parser": _reader(int, "a whole number"), "metavar": "<int>"}
-_FLOAT = {"parser": _reader(float, "a number"), "metavar": "<float>"}
-_NUMBERS: dict[Any, dict[str, Any]] = {
-    int: _INT,
-    int | None: _INT,
-    float: _FLOAT,
-    float | None: _FLOAT,
-}
-
-
-def _flag(
-    kind: Any, text: str, *names: str, panel: str | None = None, show_default: bool | str = True
-) -> Any:
-    extra = _NUMBERS.get(kind, {})
-    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=show_default, **extra)
-
-
-def _flags(config: type[TrainConfig | SampleConfig], panel: str) -> Callable[[Command], Command]:
-    """Give a command a flag for each field of `config`; those used reach it as the dict `settings`."""
-    hints, texts = get_type_hints(config), _field_texts(config)
-
-    def parameter(name: str, default: object) -> inspect.Parameter:
-        choices = f" One of: {', '.join(_CHOICES[name])}." if name in _CHOICES else ""
-        flag = _flag(hints[name], texts.get(name, "") + choices, panel=panel, show_default=str(default))
-        kind: Any = Annotated[hints[name] | None, flag]
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-
-    added = [parameter(field.name, field.default) for field in fields(config)]
-
-    def decorate(command: Command) -> Command:
-        signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
-
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            settings = {flag.name: given.pop(flag.name) for flag in added}
-            command(**given, settings={name: v for name, v in settings.items() if v is not None})
-
-        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
-        return run
-
-    return decorate
-
-
-def _field_texts(config: type) -> dict[str, str]:
-    """Return what the docstring of `config` says of each field, in items that read "- `name`: text"."""
-    texts = {}
-    for item in re.split(r"^- ", inspect.getdoc(config) or "", flags=re.MULTILINE)[1:]:
-        head, _, text = " ".join(item.partition("\n\n")[0].split()).partition(": ")
-        for name in re.findall(r"`(\w+)`", head):
-            texts[name] = text[:1].upper() + text[1:].replace("`", "")
-    return texts
-
-
 # Commands --------------------------------------------------------------------------------------------
 
 Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that fit saved.")]
@@ -196,24 +113,22 @@ def _toydiffusion(
 @app.command(
     epilog="Example: toydiffusion fit points.csv --label-column class --steps 2000 --out model.safetensors"
 )
-@_flags(TrainConfig, "Settings, each instead of the preset's (shown: those of default)")
+@flags(TrainConfig, "Settings, each instead of the preset's (shown: those of default)")
 def fit(
     context: typer.Context,
     points: Table,
-    out: Annotated[Path, _flag(Path, "Where the model goes: a .safetensors file.")],
+    out: Annotated[Path, flag(Path, "Where the model goes: a .safetensors file.")],
     settings: dict[str, Any],
     label_column: Annotated[
-        str | None, _flag(str, "The column of labels; the model then also learns each class.")
+        str | None, flag(str, "The column of labels; the model then also learns each class.")
     ] = None,
     columns: Annotated[
-        str | None, _flag(str, "The columns of numbers, a,b,c.", show_default="all but the label column")
+        str | None, flag(str, "The columns of numbers, a,b,c.", show_default="all but the label column")
     ] = None,
-    seed: Annotated[int, _flag(int, "Same seed, same model.")] = 0,
-    preset: Annotated[
-        str, _flag(str, f"The recipe to start from. One of: {', '.join(PRESETS)}.")
-    ] = "default",
+    seed: Annotated[int, flag(int, "Same seed, same model.")] = 0,
+    preset: Annotated[str, flag(str, f"The recipe to start from. One of: {', '.join(PRESETS)}.")] = "default",
     resume: Annotated[
-        bool, _flag(bool, "Go on from the checkpoint of an interrupted run.", "--resume")
+        bool, flag(bool, "Go on from the checkpoint of an interrupted run.", "--resume")
     ] = False,
 ) -> None:
     """Learn the points of a table and save the model.
@@ -249,17 +164,17 @@ def _names(text: str | None) -> list[str] | None:
 @app.command(
     epilog="Example: toydiffusion sample model.safetensors -n 1000 --label 3 --steps 10 --out new.csv"
 )
-@_flags(SampleConfig, "Settings, each instead of the model's own (shown: those of preset default)")
+@flags(SampleConfig, "Settings, each instead of the model's own (shown: those of preset default)")
 def sample(
     model: Model,
-    n: Annotated[int, _flag(int, "How many points.", "-n")],
-    out: Annotated[Path, _flag(Path, "Where the points go: .csv, .parquet or .npy.")],
+    n: Annotated[int, flag(int, "How many points.", "-n")],
+    out: Annotated[Path, flag(Path, "Where the points go: .csv, .parquet or .npy.")],
     settings: dict[str, Any],
     label: Annotated[
-        str | None, _flag(str, "One class, for all points.", show_default="as frequent as in training")
+        str | None, flag(str, "One class, for all points.", show_default="as frequent as in training")
     ] = None,
-    seed: Annotated[int, _flag(int, "Same seed, same points; n are the first n of n + 1.")] = 0,
-    batch_size: Annotated[int, _flag(int, "Points in memory at once.")] = 8192,
+    seed: Annotated[int, flag(int, "Same seed, same points; n are the first n of n + 1.")] = 0,
+    batch_size: Annotated[int, flag(int, "Points in memory at once.")] = 8192,
 ) -> None:
     """Draw new points from a model into a table, in constant memory.
 
@@ -305,19 +220,19 @@ def _class_words(model: Diffusion) -> dict[str, Any]:
 def score(
     model: Model,
     points: Table,
-    out: Annotated[Path, _flag(Path, "Where the scores go: .csv, .parquet or .npy.")],
+    out: Annotated[Path, flag(Path, "Where the scores go: .csv, .parquet or .npy.")],
     label: Annotated[
         str | None,
-        _flag(str, "Log-densities under this class, for all points.", show_default="of the whole"),
+        flag(str, "Log-densities under this class, for all points.", show_default="of the whole"),
     ] = None,
     label_column: Annotated[
-        str | None, _flag(str, "The points' own labels: log-densities under each point's own class.")
+        str | None, flag(str, "The points' own labels: log-densities under each point's own class.")
     ] = None,
     on_bad: Annotated[
-        str, _flag(str, f"Rows with missing or infinite numbers. One of: {', '.join(tables.ON_BAD)}.")
+        str, flag(str, f"Rows with missing or infinite numbers. One of: {', '.join(tables.ON_BAD)}.")
     ] = "raise",
-    tolerance: Annotated[float, _flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
-    batch_size: Annotated[int, _flag(int, "Points judged at once.")] = 4096,
+    tolerance: Annotated[float, flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
+    batch_size: Annotated[int, flag(int, "Points judged at once.")] = 4096,
 ) -> None:
     """Say how probable points are: log-densities, error bars and class probabilities, a row for each point.
 
@@ -365,8 +280,8 @@ def _print_card(model: Diffusion) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, _flag(Path, "The folder for the report.")] = Path("demo"),
-    seed: Annotated[int, _flag(int, "Same seed, same report.")] = 0,
+    out: Annotated[Path, flag(Path, "The folder for the report.")] = Path("demo"),
+    seed: Annotated[int, flag(int, "Same seed, same report.")] = 0,
 ) -> None:
     """Tell the whole story on the squares: fit, draw, judge against the exact answer, report."""
     from toydiffusion import report

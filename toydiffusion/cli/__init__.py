@@ -1,0 +1,5 @@
+"""Row 7: the command line."""
+
+from toydiffusion.cli.commands import app, main
+
+__all__ = ["app", "main"]
