@@ -194,11 +194,17 @@ def test_densities_agree_with_the_saved_models(story):
         assert found["points"]["kinds"][kind]["ode"] == pytest.approx(np.median(row), abs=1e-6)
     ordered = sum(bool((np.diff(column) < 0).all()) for column in values.T)
     assert found["points"]["ordered"] == ordered
-    x, y = ConcentricSquares().sample(TINY.tested, seed=SEED + 8)
+    s = rings.standardizer
+    z, y = (
+        ConcentricSquares()
+        .standardized(s.mean, s.scale)
+        .sample(TINY.tested, seed=SEED + 8, sigma=rings.sigma_min)
+    )
+    x = s.mean.numpy() + s.scale.numpy() * z
     learned = found["classes"]["learned"]
     assert learned["accuracy"] == pytest.approx(np.mean(rings.predict(x) == y))
     assert learned["log_loss"] == pytest.approx(calibration(rings.predict_proba(x), y).log_loss)
-    assert found["classes"]["exact"]["accuracy"] > 0.97
+    assert found["classes"]["exact"]["accuracy"] > 0.9
 
 
 def test_quadruples_are_what_they_are_called():

@@ -92,7 +92,12 @@ def point_estimates(groups: Mapping[str, Sequence[Curve]]) -> Figure:
                 ax.axvline(place - 0.5, color="#e6e9ee", linewidth=0.8)
         ax.set_yscale("symlog", linthresh=10, linscale=1.5)
         ax.axhline(0, color=QUIET, linewidth=0.6)
-        ax.set(xlim=(-0.5, len(groups) - 0.5), ylabel="log-density, nats (symmetric log scale)")
+        every = np.concatenate([curve.value for curves in groups.values() for curve in curves])
+        ax.set(
+            xlim=(-0.5, len(groups) - 0.5),
+            ylim=(3 * min(float(every.min()), -1), 2 * max(float(every.max()), 2)),
+            ylabel="log-density, nats (symmetric log scale)",
+        )
         ax.set_xticks(range(len(groups)), list(groups))
         ax.legend(loc="lower left")
     return figure
@@ -127,8 +132,11 @@ def reliability(found: Sequence[Bins]) -> Figure:
             )
             offset = (k - (len(found) - 1) / 2) * 0.018
             lower.bar(one.confidence + offset, share, width=0.017, color=colour)
-        upper.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share of points of that class")
+        lowest = max(0.0, min(float(one.confidence.min()) for one in found) - 0.1)
+        upper.set(xlim=(lowest, 1.02), ylim=(0, 1.03), ylabel="share of points of that class")
         upper.legend(loc="upper left")
-        lower.set(xlim=(0, 1.02), xlabel="probability of the most probable class", ylabel="share of points")
+        lower.set(
+            xlim=(lowest, 1.02), xlabel="probability of the most probable class", ylabel="share of points"
+        )
         lower.set_yscale("log")
     return figure

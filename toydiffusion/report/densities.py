@@ -121,8 +121,12 @@ def _cut(plain: Learned, *, seed: int) -> Any:
 
 
 def _classes(rings: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict[str, Any], Any]:
-    """Return how good the class probabilities are, beside those of the exact posterior."""
-    x, label = rings.law.sample(settings.tested, seed=seed + 8)
+    """Return how good the class probabilities are, beside those of the exact posterior.
+
+    Over points of the smoothed law, of which both are: the exact posterior then means what it says.
+    """
+    z, drawn = rings.truth.rows(0, settings.tested, seed=seed + 8, sigma=rings.model.sigma_min)
+    x, label = rings.model.standardizer.x(z).numpy(), drawn.numpy()
     learned = calibration(rings.model.predict_proba(x), label)
     exact = calibration(rings.exact_class_posterior(x), label)
 
@@ -136,7 +140,7 @@ def _classes(rings: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict
 
     bins = [
         Bins(name, colour, one.confidence, one.accuracy, one.count)
-        for name, colour, one in (("learned", "model", learned), ("exact, smoothed at σ min", "truth", exact))
+        for name, colour, one in (("learned", "model", learned), ("exact", "truth", exact))
     ]
     return (
         {"points": len(x), "learned": numbers(learned), "exact": numbers(exact)},
