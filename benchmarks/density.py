@@ -252,7 +252,7 @@ def rank() -> None:
         best, ours = max(spearmanr(true, peer)[0] for peer in peers), spearmanr(true, many)[0]
         blurred = [spearmanr(true, true + size * noise)[0] for size in (0.05, 0.1)]
         print(
-            f"    kernel density, best of 12 bandwidths {best:.3f}; this model, 100,000 points {ours:.3f}; the "
+            f"    kernel density, best of 12 bandwidths {best:.3f}; with 100,000 points {ours:.3f}; the "
             f"truth with normal errors of 0.05 and 0.1 nats {blurred[0]:.3f}, {blurred[1]:.3f}",
             flush=True,
         )
