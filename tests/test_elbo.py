@@ -187,9 +187,33 @@ def test_a_worse_denoiser_has_a_lower_bound_by_its_error() -> None:
     )
 
 
+@pytest.mark.parametrize("thin", [1e-12, 1e-4])
+def test_a_thin_class_keeps_its_standard_error(thin) -> None:
+    """A class of a single point, say: the control variate must not become the noise."""
+    law = GaussianMixture([[0.0, 0.0], [1.0, 0.5]], [np.eye(2), np.diag([1.0, thin])], weights=[0.99, 0.01])
+    # A denoiser less sharp than the class, as a learned one is.
+    wide = GaussianMixture([[0.0, 0.0], [1.0, 0.5]], [np.eye(2), np.diag([1.0, 0.1])], weights=[0.99, 0.01])
+    z, _ = law.rows(0, 60, seed=0)
+    prior, label = Prior(law, HIGH), torch.full((60,), 1)
+    runs = [
+        elbo(wide.denoise, prior, z, label, sigma_min=LOW, evaluations=256, seed=seed) for seed in range(12)
+    ]
+    truth = elbo(wide.denoise, prior, z, label, sigma_min=LOW, evaluations=8192, seed=99)
+    spread = np.stack([run.value for run in runs]).std(0, ddof=1)
+    assert np.sqrt(np.mean(spread**2)) < 0.5
+    assert np.abs(np.mean([run.value for run in runs], axis=0) - truth.value).max() < 1.0
+    other = elbo(law.denoise, prior, z, 0 * label, sigma_min=LOW, evaluations=256)
+    whole = Elbo.mixed([other, runs[0]], law.frequencies.numpy())
+    assert (whole.value < law.log_prob(z, LOW).numpy() + 0.5).all()
+
+
 def test_terms_are_arrays_of_their_values() -> None:
     term = Term(np.array([1.0, 2.0]), np.array([0.1, 0.2]))
     assert np.asarray(term).tolist() == [1.0, 2.0]
+    assert (term - 1 >= 0.5).tolist() == [False, True]
+    assert (np.array([5.0, 5.0]) / term).tolist() == [5.0, 2.5]
+    assert [*term] == [1.0, 2.0]
+    assert term[1] == 2.0
     moved = Elbo.joined([elbo(PAIR.denoise, Prior(PAIR, HIGH), torch.zeros(2, 1).double(), sigma_min=LOW)])
     shifted = moved.shifted(3.0)
     np.testing.assert_allclose(shifted.value - moved.value, 3.0)

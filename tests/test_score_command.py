@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
     (folder / "text.csv").write_text("speed,height\n0.1,0.2\n0.3,many\n")
     (folder / "strange.csv").write_text("speed,height,ring\n0.1,0.2,inner\n0.3,0.1,inmost\n")
     (folder / "one.csv").write_text("speed\n0.1\n")
+    (folder / "far.csv").write_text("speed,height\n0.1,0.2\n1e200,0.2\n")
     return folder
 
 
@@ -54,7 +55,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
 def test_scores_are_those_of_the_model(folder, run, suffix):
     code, out, err = run(f"score words.safetensors points.csv --out scores{suffix}")
-    assert (code, out, err) == (0, f"wrote 30 scores to scores{suffix}\n", "")
+    assert (code, out, err) == (0, f"wrote the scores of 30 points to scores{suffix}\n", "")
     model = td.load(folder / "words.safetensors")
     x = pd.read_csv(folder / "points.csv")
     found = tables.read(folder / f"scores{suffix}")
@@ -100,7 +101,7 @@ def test_columns_of_booleans_and_of_arrays(folder, run):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
 def test_bad_rows_come_out_empty_and_in_place(folder, run, suffix):
     code, out, _ = run(f"score words.safetensors holes.csv --on-bad skip --out holes-out{suffix}")
-    assert (code, out) == (0, f"wrote 5 scores to holes-out{suffix}, 3 of them empty\n")
+    assert (code, out) == (0, f"wrote the scores of 5 points to holes-out{suffix}, 3 of them empty\n")
     if suffix == ".csv":
         lines = (folder / "holes-out.csv").read_text().splitlines()
         assert [line == ",,,," for line in lines[1:]] == [False, True, True, True, False]
@@ -121,8 +122,8 @@ def test_no_rows_in_no_rows_out(folder, run):
 
 def test_a_tolerance_that_cannot_be_reached_is_one_line_of_warning(folder, run):
     code, out, err = run("score plain.safetensors points.csv --tolerance 1e-13 --out t.csv")
-    assert (code, out) == (0, "wrote 30 scores to t.csv\n")
-    assert err.startswith("toydiffusion: warning: 30 points missed the tolerance of 1e-13 nats")
+    assert (code, out) == (0, "wrote the scores of 30 points to t.csv\n")
+    assert err.startswith("toydiffusion: warning: points that missed the tolerance of 1e-13: 30;")
     assert err.count("\n") == 1
     loose = run("score plain.safetensors points.csv --out loose.csv")
     assert loose[0] == 0
@@ -177,7 +178,10 @@ BAD_COMMANDS = [
     ("score plain.safetensors text.csv --on-bad skip --out s.csv", ["line 3", "'height'", "'many'"]),
     ("score plain.safetensors points.csv --on-bad drop --out s.csv", ["'drop'", "'raise'", "'skip'"]),
     ("score words.safetensors points.csv --label-column rang --out s.csv", ["'rang'", "did you mean 'ring'"]),
-    ("score words.safetensors strange.csv --label-column ring --out s.csv", ["'inmost'", "row 2", "'inner'"]),
+    (
+        "score words.safetensors strange.csv --label-column ring --out s.csv",
+        ["'strange.csv'", "'inmost'", "row 2"],
+    ),
     ("score words.safetensors points.csv --label inmost --out s.csv", ["no class 'inmost'", "'inner'"]),
     (
         "score plain.safetensors points.csv --label inner --out s.csv",
@@ -192,6 +196,9 @@ BAD_COMMANDS = [
     ("score plain.safetensors points.csv --tolerance nan --out s.csv", ["tolerance", "nan"]),
     ("score plain.safetensors points.csv --tolerance low --out s.csv", ["--tolerance", "'low'", "number"]),
     ("score plain.safetensors points.csv --batch-size 0 --out s.csv", ["batch_size", "0", ">= 1"]),
+    ("score plain.safetensors points.csv --out points.csv", ["'points.csv'", "the table of points"]),
+    ("score plain.safetensors far.csv --out s.csv", ["'far.csv'", "row 2", "1e+100 standard deviations"]),
+    ("score unnamed.safetensors other.csv --label-column b --out s.csv", ["'other.csv'", "line 2", "'b'"]),
     ("score plain.safetensors points.csv --out s.txt", ["'s.txt'", "'.txt'", "'.csv'"]),
     ("score plain.safetensors points.csv --out no/s.csv", ["no/s.csv'", "no folder 'no'"]),
     ("score plain.safetensors points.csv", ["'--out'", "toydiffusion score --help"]),
@@ -220,7 +227,11 @@ BAD_CALLS = {
     "tolerance": (lambda p, c: p.log_prob(X, tolerance=0.0), ["tolerance", "> 0", "0.0"]),
     "tolerance as text": (lambda p, c: p.log_prob(X, tolerance="low"), ["tolerance", "'low'"]),
     "max_evaluations": (lambda p, c: p.log_prob(X, max_evaluations=0), ["max_evaluations", ">= 1", "0"]),
-    "probes": (lambda p, c: p.log_prob(X, probes=1), ["probes", ">= 2", "1"]),
+    "probes": (lambda p, c: p.log_prob(X, probes=3), ["probes", ">= 4", "3"]),
+    "sigma as text": (lambda p, c: p.log_prob(X, sigma="a"), ["sigma", "'a'", "3 of them"]),
+    "too far": (lambda p, c: p.elbo([[0, 0], [1e200, 0]]), ["row 2", "1e+100 standard deviations"]),
+    "label of another kind": (lambda p, c: c.log_prob(X, label={"a": 1}), ["'inner'", "'outer'"]),
+    "truth": (lambda p, c: p.check_density("square"), ["truth", "distribution", "str"]),
     "batch size": (lambda p, c: p.log_prob(X, batch_size=0), ["batch_size", ">= 1", "0"]),
     "sigma too low": (lambda p, c: p.log_prob(X, sigma=0.001), ["sigma", "0.01 to 20"]),
     "sigma too high": (lambda p, c: p.score(X, sigma=50.0), ["sigma", "0.01 to 20"]),

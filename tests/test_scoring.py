@@ -98,6 +98,10 @@ def test_a_log_density_is_an_array_of_its_values(plain) -> None:
     assert "+-" in repr(found)
     assert "7 points" in repr(found)
     assert np.array(found, dtype=np.float32).dtype == np.float32
+    assert (found - found.value == 0).all()
+    assert (found > -100).tolist() == [True] * 7
+    assert found[2:4].tolist() == found.value[2:4].tolist()
+    assert pd.DataFrame({"v": found}).v.tolist() == found.value.tolist()
     assert found.error.shape == found.prior_error.shape == found.bar.shape == (7,)
 
 
@@ -111,6 +115,7 @@ def test_every_kind_of_table_and_the_order_of_columns(labelled) -> None:
         frame,
         frame[["height", "width"]],
         pl.DataFrame(frame.assign(more=1.0)),
+        frame.assign(note="whatever"),
     ]
     for given in others:
         np.testing.assert_allclose(labelled.log_prob(given).value, want, rtol=1e-12)

@@ -6,6 +6,7 @@ A noisy point is `z + sigma * eps`, whatever the schedule.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Protocol, TypeAlias
 
 from torch import Tensor
@@ -42,6 +43,18 @@ class InputError(ValueError):
 
     The command line turns it into one line and exit code 2; in Python it is an ordinary `ValueError`.
     """
+
+
+def whole_number(name: str, value: object, least: int, more: str = "") -> int:
+    """Return `value` if it is a whole number of at least `least`; raise InputError that names it if not.
+
+    >>> whole_number("steps", 2.5, 1)
+    Traceback (most recent call last):
+    toydiffusion.types.InputError: steps must be a whole number >= 1, got 2.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} must be a whole number >= {least}{more}, got {value!r}")
+    return int(value)
 
 
 def nearest(word: str, allowed: list[str]) -> str:

@@ -44,10 +44,11 @@ def quadrature(
 
     The space is a box around the points `guide` `(n, d)`, d <= 3, wider by 15 % and 8 `step` at each end, cut
     into cells; a cell's nodes are its corners and middles, so that no edge lies between the nodes of
-    neighbours. Cells that hold a guide are cut to a tenth of the guides' spread whatever is seen in them.
-    Cells in which half the width gives another answer by more than `tolerance` are cut in half along every
-    axis, down to nodes `step / 2` apart: where there is an edge, two nodes to each `step`. All cells are
-    summed at their own step and at half of it; the finer sum is the value, the differences its error.
+    neighbours. Cells that hold a guide are cut to a tenth of the guides' spread (in three dimensions to their
+    spread) whatever is seen in them. Cells in which half the width gives another answer by more than
+    `tolerance` are cut in half along every axis, down to nodes `step / 2` apart: where there is an edge, two
+    nodes to each `step`. All cells are summed at their own step and at half of it; the finer sum is the
+    value, the differences its error.
 
     `step` is the noise level that the density is smooth at, sigma_min.
     """
@@ -63,7 +64,7 @@ def quadrature(
     width = 2 ** (depth - (5 if d == 1 else 3))
     cells = np.array(list(itertools.product(range(0, 2**depth, width), repeat=d)), dtype=np.int64)
     occupied = ((guide - low) / unit).floor().long().clamp(0, 2**depth - 1).numpy()
-    fair = float(guide.std(0).mean()) / 10
+    fair = float(guide.std(0).mean()) / (1 if d == 3 else 10)
     value, error = 0.0, 0.0
 
     while len(cells):

@@ -244,6 +244,8 @@ def score(
         raise InputError("--label asks for one class for all points, --label-column for their own; give one")
     tables.check_suffix(out)
     check_target(out)
+    if out.exists() and points.exists() and out.samefile(points):
+        raise InputError(f"{str(out)!r} is the table of points: the scores would take its place")
     judge = load(model)
     wanted = None if label is None else _class_called(label, judge, model)
     table = tables.read(points, columns=judge.columns, label_column=label_column, on_bad=on_bad)
@@ -259,10 +261,10 @@ def score(
     skipped = int(table.missing.sum())
     if missed:
         _warn(
-            f"{missed:,} points missed the tolerance of {tolerance:g} nats, by an error of up to {worst:.2g}"
+            f"points that missed the tolerance of {tolerance:g}: {missed:,}; largest error {worst:.2g} nats"
         )
     beside = f", {skipped:,} of them empty" if skipped else ""
-    typer.echo(f"wrote {len(table.points):,} scores to {out}{beside}")
+    typer.echo(f"wrote the scores of {len(table.points):,} points to {out}{beside}")
 
 
 @app.command()

@@ -13,21 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toydiffusion.density.reference import Reference
+from toydiffusion.density.valued import Valued
 from toydiffusion.distributions import Prior
 from toydiffusion.streams import Stream
-from toydiffusion.types import Denoiser, InputError, Labels, Points
+from toydiffusion.types import Denoiser, Labels, Points, whole_number
 
 
 @dataclass(frozen=True, eq=False)
-class Term:
-    """A number for each of n points, in nats, and its standard error. As an array it is its `value`."""
+class Term(Valued):
+    """A number for each of n points, in nats, and its standard error. It calculates as its `value`."""
 
     value: NDArray[np.float64]
     std_error: NDArray[np.float64]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Return `value`."""
-        return np.array(self.value, dtype=dtype) if copy is not False else np.asarray(self.value, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +125,12 @@ def elbo(
     error is itself uncertain: by 40 % and by 27 %). Levels are drawn from a logistic law of log sigma about
     an eighth of the data's standard deviation. What is averaged is the difference from the same integrand for
     Gaussian data, whose mean has a closed form: a control variate that cancels the noise wherever the
-    denoiser has nothing to correct. Row i has row `first_row + i` of the randomness of `seed`.
+    denoiser has nothing to correct (along axes thinner than that, for Gaussian data so wide). Row i has row
+    `first_row + i` of the randomness of `seed`.
     """
-    if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 16:
-        raise InputError(f"evaluations must be a whole number >= 16, got {evaluations!r}")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise InputError(
-            f"steps must be a whole number >= 1, or None for the continuous bound, got {steps!r}"
-        )
+    evaluations = whole_number("evaluations", evaluations, 16)
+    if steps is not None:
+        steps = whole_number("steps", steps, 1, ", or None for the continuous bound")
     law = _Levels.around(prior, sigma_min, steps)
     nets = 8 if evaluations >= 1024 else 4
     size = evaluations // nets
@@ -164,7 +159,8 @@ def _bound(
     shift: Tensor,
 ) -> Elbo:
     n, d = z.shape
-    reference = Reference.of(prior.distribution, n, label)
+    # No thinner than the levels are drawn for: at a class of one point nothing would cancel.
+    reference = Reference.of(prior.distribution, n, label).widened(math.exp(2 * law.center))
     copies = torch.arange(n).repeat_interleave(size)
     clean, near = z[copies], reference.rows(copies)
     given = None if label is None else label[copies]

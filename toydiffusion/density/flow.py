@@ -12,7 +12,7 @@ from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import Distribution
 from toydiffusion.solvers import DORMAND_PRINCE
-from toydiffusion.types import Denoiser, InputError, Labels, Levels, Points
+from toydiffusion.types import Denoiser, InputError, Labels, Levels, Points, whole_number
 
 TOLERANCE = 2e-3
 """The error bar that is asked for unless said otherwise, in nats: the errors themselves are far smaller."""
@@ -82,12 +82,9 @@ class Flow:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not (isinstance(self.tolerance, int | float) and 0 < self.tolerance < math.inf):
+        if isinstance(self.tolerance, str | bool) or not 0 < float(self.tolerance) < math.inf:
             raise InputError(f"tolerance must be a number of nats > 0, got {self.tolerance!r}")
-        if isinstance(self.max_evaluations, bool) or not (
-            isinstance(self.max_evaluations, int) and self.max_evaluations >= 1
-        ):
-            raise InputError(f"max_evaluations must be a whole number >= 1, got {self.max_evaluations!r}")
+        whole_number("max_evaluations", self.max_evaluations, 1)
 
     def carry(
         self,
@@ -169,7 +166,7 @@ class Flow:
             change=height[:, None] + state[:, d:],
             error=error + rounding,
             evaluations=evaluations,
-            met=error <= self.tolerance * depth,
+            met=error.isfinite() & (error <= self.tolerance * depth),
         )
 
 

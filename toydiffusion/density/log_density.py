@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toydiffusion.density.flow import Flow
+from toydiffusion.density.valued import Valued
 from toydiffusion.distributions import Prior
 from toydiffusion.streams import Stream
-from toydiffusion.types import Denoiser, InputError, Labels, Levels, Points
+from toydiffusion.types import Denoiser, Labels, Levels, Points, whole_number
 
 
 class ToleranceWarning(UserWarning):
@@ -23,8 +24,8 @@ class ToleranceWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class LogDensity:
-    """Log-densities of n points, in nats, and what is known of their errors. As an array it is its `value`.
+class LogDensity(Valued):
+    """Log-densities of n points, in nats, and what is known of their errors. It calculates as its `value`.
 
     - `value` `(n,)`.
     - `error` `(n,)`: the numerical error of the model's own density; a bar, not a bound (`density.Flow`).
@@ -53,18 +54,10 @@ class LogDensity:
     evaluations: NDArray[np.int64]
     met: NDArray[np.bool_]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Return `value`."""
-        return np.array(self.value, dtype=dtype) if copy is not False else np.asarray(self.value, dtype)
-
     @property
     def bar(self) -> NDArray[np.float64]:
         """`error + prior_error + std_error`, `(n,)`."""
         return self.error + self.prior_error + self.std_error
-
-    def __len__(self) -> int:
-        """Return n."""
-        return len(self.value)
 
     def __repr__(self) -> str:
         """Return the values and their bars, the middle left out where there are many."""
@@ -154,27 +147,26 @@ def log_density(
 
     `log p(z; sigma) = log prior(z_max) - change`, z_max and the change being where the flow carries z at the
     prior's level and what log p gains on the way. With `probes` the divergence is Hutchinson's: the mean over
-    so many probes, each followed all the way; row i has row `first_row + i` of the seed's.
+    so many probes, each followed all the way: for many dimensions, since the exact one costs d passes, and in
+    two dimensions the probes of one row in 2^(probes - 1) agree by chance. Row i has row `first_row + i` of
+    the seed's.
     """
     n, d = z.shape
     signs = None
     if probes is not None:
-        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 2:
-            raise InputError(
-                f"probes must be a whole number >= 2 (a standard error needs two), got {probes!r}"
-            )
+        probes = whole_number("probes", probes, 4, " (their spread is the standard error)")
         coins = Stream(seed, "probes").uniform(first_row, first_row + n, dim=probes * d)
         signs = torch.where(coins < 0.5, -1.0, 1.0).to(z).reshape(n, probes, d)
     with torch.no_grad():
         carried = flow.carry(z, sigma, prior.sigma, label, probes=signs)
         value = prior.log_prob(carried.z, label) - carried.change.mean(1)
         mismatch = prior_error(flow.denoiser, prior, carried.z, label)
-    spread = torch.zeros(n) if probes is None else carried.change.std(1) / probes**0.5
+    spread = np.zeros(n) if probes is None else carried.change.numpy().std(axis=1, ddof=1) / probes**0.5
     return LogDensity(
         value.numpy(),
         carried.error.numpy(),
         mismatch.numpy(),
-        spread.double().numpy(),
+        spread,
         carried.evaluations.numpy() + (_NODES if n else 0),
         carried.met.numpy(),
     )

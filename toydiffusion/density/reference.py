@@ -38,6 +38,10 @@ class Reference:
         variance, axes = torch.linalg.eigh(covariances)
         return cls(means[label], variance.clamp(min=0.0)[label], axes[label])
 
+    def widened(self, variance: float) -> Reference:
+        """Return the same with at least this variance along every axis."""
+        return Reference(self.mean, self.variance.clamp(min=variance), self.axes)
+
     def rows(self, rows: Tensor) -> Reference:
         """Return these rows."""
         return Reference(self.mean[rows], self.variance[rows], self.axes[rows])

@@ -19,7 +19,7 @@ from toydiffusion.sampling import SampleConfig, reverse, sample
 from toydiffusion.solvers import solver
 from toydiffusion.streams import Stream
 from toydiffusion.tables import from_frame
-from toydiffusion.types import Denoiser, InputError, Points
+from toydiffusion.types import Denoiser, InputError, Points, whole_number
 
 Block: TypeAlias = tuple[NDArray[np.float64], NDArray[Any] | None]
 """Points `(k, d)` in x, and their labels `(k,)`."""
@@ -49,8 +49,7 @@ class Drawing:
         index = self.learned.label_index(label, total)
         denoiser = self._denoiser(labelled=given is None or index is not None)
         levels = self._levels()
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+        batch_size = whole_number("batch_size", batch_size, 1)
         Stream(seed, "check")  # refuses a seed that is none
 
         @torch.no_grad()
@@ -97,8 +96,7 @@ class Drawing:
         return self.learned.standardizer.x(z).numpy()
 
     def _given(self, start: Any) -> Points:
-        table = self.learned.own(from_frame(start), "start")
-        return self.learned.standardizer.z(torch.from_numpy(table.points))
+        return self.learned.z(self.learned.own(from_frame(start, columns=self.learned.columns), "start"))
 
     @staticmethod
     def _count(n: int | None, given: Points | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from toydiffusion.sampling import SampleConfig
 from toydiffusion.standardize import Standardizer
 from toydiffusion.tables import Table, default_columns
 from toydiffusion.training import History, TrainConfig, TrainState, build, run
-from toydiffusion.types import InputError, Labels, nearest
+from toydiffusion.types import InputError, Labels, Points, nearest
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,26 @@ class Fitted:
             )
         return table
 
-    def label_index(self, label: Any, n: int) -> Labels | None:
+    def z(self, table: Table) -> Points:
+        """Return the points in z, NaN where the table's are missing.
+
+        Raises `InputError` for a point so far away that its distance has no square in floating point.
+        """
+        z = self.standardizer.z(torch.from_numpy(table.points))
+        far = ~(z.abs() <= _FARTHEST).all(1).numpy() & ~table.missing
+        if far.any():
+            raise InputError(
+                f"{table.source}: row {int(far.argmax()) + 1} (counted from 1) is more than {_FARTHEST:g} "
+                "standard deviations from the data, too far to compute with"
+            )
+        return z
+
+    def labels_of(self, table: Table) -> Labels | None:
+        """Return the class indices of the table's own labels; None if it has none."""
+        column = "" if table.label_column is None else f", column {table.label_column!r}"
+        return self.label_index(table.labels, len(table.points), f"{table.source}{column}: ")
+
+    def label_index(self, label: Any, n: int, where: str = "") -> Labels | None:
         """Return the class indices `(n,)` of users' labels: one for all, or n of them; None for None."""
         if label is None:
             return None
@@ -84,10 +103,12 @@ class Fitted:
             raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
         values = wanted.ravel().tolist()
         for row, value in enumerate(values):
-            if value not in known:
-                where = f" in row {row + 1} (counted from 1)" if wanted.ndim else ""
+            if not isinstance(value, Hashable) or value not in known:
+                place = f" in row {row + 1} (counted from 1)" if wanted.ndim else ""
                 words = [str(name) for name in known]
-                raise InputError(f"unknown label {value!r}{where}: {nearest(str(value), words)}")
+                kind = type(next(iter(known))).__name__
+                hint = f"the labels are of type {kind}" if str(value) in words else nearest(str(value), words)
+                raise InputError(f"{where}unknown label {value!r}{place}: {hint}")
         return torch.tensor([known[value] for value in values], dtype=torch.int64).expand(n)
 
     def trained_endlessly(self, truth: Distribution) -> Network:
@@ -175,6 +196,10 @@ class Fitted:
             ("sampling", f"{sampling.steps} steps of {sampling.solver} on {sampling.schedule} levels")
         )
         return rows
+
+
+_FARTHEST = 1e100
+"""Standard deviations from the data beyond which a point is an error."""
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

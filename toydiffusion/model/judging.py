@@ -14,7 +14,7 @@ from toydiffusion.density import Flow, LogDensity, log_density
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.progress import bar
 from toydiffusion.tables import Table
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.types import Labels, Levels, Points, whole_number
 
 Scores: TypeAlias = tuple[LogDensity, NDArray[np.float64] | None]
 """Log-densities of k points, in x, and their class probabilities `(k, K)` in a model with labels."""
@@ -44,8 +44,8 @@ class Judging:
         With `shares` the class probabilities are found even where labels would do without. Rows that are
         missing are NaN.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+        batch_size = whole_number("batch_size", batch_size, 1)
+        points = self.learned.z(table)
         n, missing = len(table.points), table.missing
 
         def blocks() -> Iterator[Scores]:
@@ -54,8 +54,7 @@ class Judging:
                     rows = slice(first, first + batch_size)
                     gone = missing[rows]
                     # In the place of missing points, the mean of the data: every row keeps its number.
-                    z = self.learned.standardizer.z(torch.from_numpy(table.points[rows]))
-                    z[torch.from_numpy(gone)] = 0.0
+                    z = points[rows].masked_fill(torch.from_numpy(gone)[:, None], 0.0)
                     own = None if label is None else label[rows]
                     density, share = self._judged(z, sigma[rows], own, first, shares)
                     if share is not None:

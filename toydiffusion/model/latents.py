@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from toydiffusion import tables
 from toydiffusion.density import TOLERANCE, LogDensity, prior_error
 from toydiffusion.model.scoring import Scoring
-from toydiffusion.types import InputError
+from toydiffusion.types import InputError, whole_number
 
 
 class Latents(Scoring):
@@ -61,8 +61,7 @@ class Latents(Scoring):
         the point's label, drawn by class frequency where none is asked for; without, the labels are None.
         """
         learned, config = self._learned, self._learned.config
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
-            raise InputError(f"the number of points must be a whole number >= 0, got {n!r}")
+        n = whole_number("the number of points", n, 0)
         index = learned.label_index(label, n)
         latent, index = learned.prior().sample(0, n, seed=seed, label=index)
         if learned.classes is None:

@@ -19,7 +19,7 @@ from toydiffusion.distributions import Distribution
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.model.judging import Judging, Scores
 from toydiffusion.progress import bar
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.types import InputError, Labels, Levels, Points, whole_number
 
 
 class Scoring(ABC):
@@ -61,8 +61,8 @@ class Scoring(ABC):
         `sigma`, one or `(n,)`, in z: the density of points noised to that level instead of sigma_min.
         `tolerance` is what the numerical error may come to, in nats; a point takes the steps it needs,
         whatever its batch. Where `max_evaluations` of the denoiser do not suffice, the value stands, its
-        `error` says so, and a `ToleranceWarning` is issued. `probes` puts Hutchinson's estimate from so many
-        random probes in place of the exact divergence, for many dimensions.
+        `error` says so, and a `ToleranceWarning` is issued. `probes`, 4 or more, puts Hutchinson's estimate
+        from so many random probes in place of the exact divergence; worth it only with far more columns.
 
         `on_bad="skip"` leaves rows with missing or infinite numbers in place, as NaN. Data frames are matched
         by column name, arrays by position.
@@ -101,7 +101,7 @@ class Scoring(ABC):
         learned, table = self._learned, self._learned.own(table, table.source)
         return Judging(learned, learned.flow(tolerance, max_evaluations)).blocks(
             table,
-            learned.label_index(table.labels if label is None else label, len(table.points)),
+            learned.label_index(label, len(table.points)) if label is not None else learned.labels_of(table),
             self._levels(None, len(table.points)),
             shares=True,
             batch_size=batch_size,
@@ -122,7 +122,7 @@ class Scoring(ABC):
         learned model is not quite the same.
         """
         learned, table = self._learned, self._table(x)
-        z = learned.standardizer.z(torch.from_numpy(table.points))
+        z = learned.z(table)
         index = learned.label_index(label, len(z))
         level, flow = self._levels(sigma, len(z)), learned.flow(tolerance)
 
@@ -239,9 +239,10 @@ class Scoring(ABC):
         classes = None if learned.classes is None else len(learned.classes)
         if endless and truth is None:
             raise InputError("endless fresh points need the truth they are drawn from")
-        if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-            raise InputError(f"points must be a whole number >= 2, got {points!r}")
+        points = whole_number("points", points, 2)
         known = truth
+        if known is not None and not isinstance(known, Distribution):
+            raise InputError(f"truth must be a distribution, got a {type(known).__name__}")
         if known is not None:
             if known.dim != learned.dim or (classes is not None and known.num_classes != classes):
                 raise InputError(
@@ -266,11 +267,12 @@ class Scoring(ABC):
     # Within -----------------------------------------------------------------------------------------
 
     def _table(self, x: Any, on_bad: str = "raise") -> tables.Table:
-        given = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
-        return self._learned.own(tables.from_frame(given, on_bad=on_bad), "x")
+        given = x.detach().cpu().double().numpy() if isinstance(x, Tensor) else x
+        table = tables.from_frame(given, columns=self._learned.columns, on_bad=on_bad)
+        return self._learned.own(table, "x")
 
     def _z(self, x: Any) -> Points:
-        return self._learned.standardizer.z(torch.from_numpy(self._table(x).points))
+        return self._learned.z(self._table(x))
 
     def _shares(self, table: tables.Table, sigma: Levels, tolerance: float) -> NDArray[np.float64]:
         """Return the class probabilities `(n, K)`."""
@@ -281,7 +283,11 @@ class Scoring(ABC):
 
     def _levels(self, sigma: Any, n: int) -> Levels:
         low, high = self._learned.config.sigma_min, self._learned.config.sigma_max
-        level = np.asarray(low if sigma is None else sigma, dtype=np.float64)
+        given = sigma.detach().cpu() if isinstance(sigma, Tensor) else sigma
+        try:
+            level = np.asarray(low if sigma is None else given, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"sigma must be a number or {n} of them, got {sigma!r}") from error
         if level.shape not in ((), (n,)):
             raise InputError(f"sigma must be one number or {n} of them, got shape {level.shape}")
         if not ((level >= low) & (level <= high)).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,12 +31,15 @@ class _ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
 
-def from_frame(x: object, y: object = None, *, on_bad: str = "raise") -> Table:
+def from_frame(
+    x: object, y: object = None, *, columns: Sequence[str] | None = None, on_bad: str = "raise"
+) -> Table:
     """Return what a user gave to `fit(x, y)` as a Table.
 
     `x` `(n, d)`: an array, nested lists, or a data frame of pandas (its index is ignored), polars or
     anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. `y`
-    `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. `on_bad="skip"` keeps
+    `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. Of a data frame that
+    has all of `columns` only these are read. `on_bad="skip"` keeps
     rows with numbers that are missing or infinite, as `Table.missing`. Raises InputError naming the row,
     counted from 1, and column of what cannot be used.
 
@@ -44,20 +48,23 @@ def from_frame(x: object, y: object = None, *, on_bad: str = "raise") -> Table:
     (None, [[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
     """
     hint = "give labels as y, and only numeric columns as x"
-    points, columns = _points(x, Source.of("x", on_bad, hint=hint))
+    points, names = _points(x, Source.of("x", on_bad, hint=hint), columns)
     if y is None:
-        return Table(points, columns, source="x")
+        return Table(points, names, source="x")
     labels = _labels(y, Source("y"))
     if len(labels) != len(points):
         raise InputError(f"x has {len(points)} rows but y has {len(labels)} labels")
-    return Table(points, columns, labels, source="x")
+    return Table(points, names, labels, source="x")
 
 
-def _points(x: object, source: Source) -> tuple[Points, tuple[str, ...] | None]:
+def _points(x: object, source: Source, wanted: Sequence[str] | None) -> tuple[Points, tuple[str, ...] | None]:
     frame = _columns(x)
     if frame is None:
         return _array_points(x, source), None
     names, data = frame
+    if names is not None and wanted is not None and set(wanted) <= set(names):
+        check_names(names, source.name)
+        names, data = tuple(wanted), [data[names.index(name)] for name in wanted]
     labels = names if names is not None else default_columns(len(data))
     check_names(labels, source.name)
     numbers = [column_numbers(column, name, source) for name, column in zip(labels, data, strict=True)]
