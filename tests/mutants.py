@@ -360,6 +360,28 @@ MUTANTS = [
         f"{DENSITY} -k prior_mismatch",
     ),
     Mutant(
+        "the prior's density without the noise's variance",
+        "distributions/prior.py",
+        "return self.distribution.log_prob(z, self.sigma, label)",
+        "return self.distribution.log_prob(z, 0.0, label)",
+        f"{DENSITY} -k any_tolerance",
+    ),
+    Mutant(
+        "the prior's density without the data's variance",
+        "distributions/prior.py",
+        "return self.distribution.log_prob(z, self.sigma, label)",
+        "return -(z / self.sigma).square().sum(1) / 2 - z.shape[1] * float(torch.tensor(self.sigma).log())"
+        " - z.shape[1] * 0.9189385332046727",
+        f"{DENSITY} -k any_tolerance",
+    ),
+    Mutant(
+        "the ELBO's control variate as thin as a point",
+        "density/elbo.py",
+        ".widened(math.exp(2 * law.center))",
+        "",
+        f"{ELBO} -k thin_class",
+    ),
+    Mutant(
         "Hutchinson's probes not of unit variance",
         "density/log_density.py",
         "signs = torch.where(coins < 0.5, -1.0, 1.0)",
