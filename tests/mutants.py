@@ -466,6 +466,27 @@ MUTANTS = [
         f"{CERTIFICATE} -k importance_sampling_finds",
     ),
     Mutant(
+        "the solver's error held against itself",
+        "certificate/check.py",
+        "Flow(flow.denoiser, flow.moments, flow.tolerance / 1000, 10 * flow.max_evaluations)",
+        "flow",
+        f"{CERTIFICATE} -k against_the_truth",
+    ),
+    Mutant(
+        "bars that cover by decree",
+        "certificate/check.py",
+        "covered=float(np.mean(miss <= found.error))",
+        "covered=1.0",
+        f"{CERTIFICATE} -k too_narrow",
+    ),
+    Mutant(
+        "the certificate without the prior's error",
+        "certificate/check.py",
+        "prior_error=mean(found.prior_error)",
+        "prior_error=mean(0 * found.prior_error)",
+        f"{CERTIFICATE} -k against_the_truth",
+    ),
+    Mutant(
         "the budget's terms out of order",
         "certificate/budget.py",
         "terms[name] = mean(before - last)",

@@ -11,7 +11,7 @@ from laws import SKEWED, gaussians, standard
 
 from toydiffusion.certificate import budget, check, importance, quadrature
 from toydiffusion.certificate.check import Certificate
-from toydiffusion.density import Flow
+from toydiffusion.density import Flow, log_density
 from toydiffusion.distributions import (
     BUILT_IN,
     Boxes,
@@ -128,6 +128,31 @@ def test_an_exact_denoiser_passes_every_check() -> None:
     assert abs(found.elbo_gap.value) < 0.02
     assert found.budget is not None
     assert abs(found.budget.whole.value) < 5 * found.budget.whole.std_error + 0.01
+
+
+def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
+    law, sigma_min, n = standard(Square()), 0.03, 400
+    known = gaussians(law)
+    flow, level = Flow(law.denoise, known), torch.full((n,), sigma_min, dtype=torch.float64)
+    found = check(flow, Prior(known, 3.0), sigma_min=sigma_min, num_classes=None, truth=law, points=n)
+    z, _ = law.rows(0, n, seed=1)  # the points that `check` draws for seed 0
+    exact = log_density(flow, Prior(law, 3.0), z, level)
+    miss = np.abs(exact.value - law.log_prob(z, sigma_min).numpy())
+    assert miss.mean() > 1e-6
+    assert found.solver_error.value == pytest.approx(miss.mean(), rel=0.05)
+    assert found.bar == pytest.approx(exact.error.mean(), rel=1e-6)
+    cost = np.abs(log_density(flow, Prior(known, 3.0), z, level).value - exact.value)
+    assert found.prior_error.value == pytest.approx(cost.mean(), rel=0.3)
+    assert found.prior_error.value > 1e-3
+
+
+def test_bars_that_are_too_narrow_do_not_count_as_covering() -> None:
+    law = standard(Square())
+    flow, prior = Flow(law.denoise, gaussians(law)), Prior(law, 20.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toydiffusion.density.flow.CAUTION", 0.02)
+        found = check(flow, prior, sigma_min=0.03, num_classes=None, truth=None, points=200)
+    assert found.covered < 0.7
 
 
 def test_classes_have_masses_of_their_own() -> None:

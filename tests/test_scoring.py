@@ -111,6 +111,8 @@ def test_every_kind_of_table_and_the_order_of_columns(labelled) -> None:
     frame = pd.DataFrame(x, columns=["width", "height"])
     others = [
         torch.tensor(x),
+        torch.tensor(x, requires_grad=True),
+        torch.tensor(x).to_sparse(),
         x.tolist(),
         frame,
         frame[["height", "width"]],

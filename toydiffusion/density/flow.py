@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -82,7 +83,8 @@ class Flow:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if isinstance(self.tolerance, str | bool) or not 0 < float(self.tolerance) < math.inf:
+        given: object = self.tolerance
+        if isinstance(given, bool) or not isinstance(given, Real) or not 0 < float(given) < math.inf:
             raise InputError(f"tolerance must be a number of nats > 0, got {self.tolerance!r}")
         whole_number("max_evaluations", self.max_evaluations, 1)
 

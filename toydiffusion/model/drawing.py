@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from toydiffusion.denoisers import guided
@@ -114,3 +115,121 @@ class Drawing:
         if self.sampling.guidance != 1 and (self.learned.classes is None or not labelled):
             raise InputError("guidance needs labels: it is the pull from the whole towards one class")
         return guided(self.learned.network, self.sampling.guidance)
+
+
+class Draws(ABC):
+    """The half of `Diffusion` that draws points, as its `sampling` says unless a call says otherwise."""
+
+    sampling: SampleConfig
+
+    @property
+    @abstractmethod
+    def _learned(self) -> Fitted: ...
+
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        steps: int | None = None,
+        solver: str | None = None,
+        schedule: str | None = None,
+        sigma_start: float | None = None,
+        guidance: float | None = None,
+        churn: float | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        return_labels: bool = False,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> Any:
+        """Return n new points, `(n, d)` float64; with `return_labels` also their labels, `(n,)`.
+
+        `label` is one of `classes` for all points, or one for each; without it a conditional model draws
+        labels by class frequency. What is None here comes from the model's `sampling` (`SampleConfig`, which
+        says what each means).
+
+        `start` `(n, d)`: points to start from instead of the prior, in x. They are noised to `sigma_start`
+        and denoised again: the higher sigma_start, the less is left of them.
+
+        Row i depends on the seed and i only: n points are the first n of n + 1, whatever `batch_size` (rows
+        in memory at once). Points are never clipped to the data's range.
+
+        Raises `InputError` for an unknown label, solver or schedule, and numbers out of range.
+        """
+        if return_labels and self._learned.classes is None:
+            raise InputError("return_labels needs a model with labels; this one was fitted without")
+        if return_labels and start is not None and label is None:
+            raise InputError("return_labels with start needs label: given points have none of their own")
+        blocks = self.sample_blocks(
+            n,
+            label,
+            sampling=self._sampling(steps, solver, schedule, sigma_start, guidance, churn),
+            start=start,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        points, labels = zip(*blocks, strict=True)
+        x = np.concatenate(points)
+        if not return_labels:
+            return x
+        return x, np.concatenate(labels)
+
+    def sample_blocks(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[Any] | None]]:
+        """Yield what `sample` returns a block at a time, in constant memory: points and labels.
+
+        Labels are None in a model without, and for `start` points without `label`. The arguments are checked
+        here, before the first block.
+        """
+        return Drawing(self._learned, sampling or self.sampling).blocks(
+            n,
+            label,
+            start=start,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def trajectory(
+        self,
+        n: int,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        seed: int = 0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the whole way of n points, `(steps + 1, n, d)` in x, and the noise levels, `(steps + 1,)`.
+
+        The last row is the denoised points, at level 0: the same points as `sample` gives for this seed.
+        """
+        return Drawing(self._learned, sampling or self.sampling).trajectory(n, label, seed=seed)
+
+    def _sampling(
+        self,
+        steps: int | None,
+        solver: str | None,
+        schedule: str | None,
+        sigma_start: float | None,
+        guidance: float | None,
+        churn: float | None,
+    ) -> SampleConfig:
+        chosen: dict[str, Any] = {
+            "steps": steps,
+            "solver": solver,
+            "schedule": schedule,
+            "sigma_start": sigma_start,
+            "guidance": guidance,
+            "churn": churn,
+        }
+        return replace(self.sampling, **{key: value for key, value in chosen.items() if value is not None})

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from toydiffusion import tables
 from toydiffusion.archive import Archive
 from toydiffusion.distributions import GaussianMixture, Prior, moments
-from toydiffusion.model.drawing import Drawing
+from toydiffusion.model.drawing import Draws
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.model.latents import Latents
 from toydiffusion.model.presets import PRESETS
@@ -32,7 +29,7 @@ from toydiffusion.training import (
 from toydiffusion.types import Denoiser, InputError, nearest
 
 
-class Diffusion(Latents):
+class Diffusion(Draws, Latents):
     """A diffusion model of points in a few dimensions: fit it to points, draw new ones, save it.
 
     `config` says how to train, `sampling` how to draw; by default both come from the `preset`, a name in
@@ -84,7 +81,7 @@ class Diffusion(Latents):
         only one class) and `TrainingError` if the loss is no longer a number.
         """
         return self.fit_table(
-            tables.from_frame(_array(x), None if y is None else _array(y)),
+            tables.from_frame(x, y),
             seed=seed,
             progress=progress,
             checkpoint=checkpoint,
@@ -192,97 +189,6 @@ class Diffusion(Latents):
         """Return the law where the reverse process starts, at `sigma` (None: sigma_max), in z."""
         return self._learned.prior(sigma)
 
-    # Drawing ----------------------------------------------------------------------------------------
-
-    def sample(
-        self,
-        n: int | None = None,
-        label: Any = None,
-        *,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | None = None,
-        sigma_start: float | None = None,
-        guidance: float | None = None,
-        churn: float | None = None,
-        start: ArrayLike | Any | None = None,
-        seed: int = 0,
-        return_labels: bool = False,
-        batch_size: int = 8192,
-        progress: bool | None = False,
-    ) -> Any:
-        """Return n new points, `(n, d)` float64; with `return_labels` also their labels, `(n,)`.
-
-        `label` is one of `classes` for all points, or one for each; without it a conditional model draws
-        labels by class frequency. What is None here comes from the model's `sampling` (`SampleConfig`, which
-        says what each means).
-
-        `start` `(n, d)`: points to start from instead of the prior, in x. They are noised to `sigma_start`
-        and denoised again: the higher sigma_start, the less is left of them.
-
-        Row i depends on the seed and i only: n points are the first n of n + 1, whatever `batch_size` (rows
-        in memory at once). Points are never clipped to the data's range.
-
-        Raises `InputError` for an unknown label, solver or schedule, and numbers out of range.
-        """
-        if return_labels and self.classes is None:
-            raise InputError("return_labels needs a model with labels; this one was fitted without")
-        if return_labels and start is not None and label is None:
-            raise InputError("return_labels with start needs label: given points have none of their own")
-        blocks = self.sample_blocks(
-            n,
-            label,
-            sampling=self._sampling(steps, solver, schedule, sigma_start, guidance, churn),
-            start=start,
-            seed=seed,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        points, labels = zip(*blocks, strict=True)
-        x = np.concatenate(points)
-        if not return_labels:
-            return x
-        return x, np.concatenate(labels)
-
-    def sample_blocks(
-        self,
-        n: int | None = None,
-        label: Any = None,
-        *,
-        sampling: SampleConfig | None = None,
-        start: ArrayLike | Any | None = None,
-        seed: int = 0,
-        batch_size: int = 8192,
-        progress: bool | None = False,
-    ) -> Iterator[tuple[NDArray[np.float64], NDArray[Any] | None]]:
-        """Yield what `sample` returns a block at a time, in constant memory: points and labels.
-
-        Labels are None in a model without, and for `start` points without `label`. The arguments are checked
-        here, before the first block.
-        """
-        return Drawing(self._learned, sampling or self.sampling).blocks(
-            n,
-            label,
-            start=None if start is None else _array(start),
-            seed=seed,
-            batch_size=batch_size,
-            progress=progress,
-        )
-
-    def trajectory(
-        self,
-        n: int,
-        label: Any = None,
-        *,
-        sampling: SampleConfig | None = None,
-        seed: int = 0,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the whole way of n points, `(steps + 1, n, d)` in x, and the noise levels, `(steps + 1,)`.
-
-        The last row is the denoised points, at level 0: the same points as `sample` gives for this seed.
-        """
-        return Drawing(self._learned, sampling or self.sampling).trajectory(n, label, seed=seed)
-
     # Files ------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -321,25 +227,6 @@ class Diffusion(Latents):
             raise InputError("this model is not fitted yet: call fit(x) first, or load a saved one")
         return self._fitted
 
-    def _sampling(
-        self,
-        steps: int | None,
-        solver: str | None,
-        schedule: str | None,
-        sigma_start: float | None,
-        guidance: float | None,
-        churn: float | None,
-    ) -> SampleConfig:
-        chosen: dict[str, Any] = {
-            "steps": steps,
-            "solver": solver,
-            "schedule": schedule,
-            "sigma_start": sigma_start,
-            "guidance": guidance,
-            "churn": churn,
-        }
-        return replace(self.sampling, **{key: value for key, value in chosen.items() if value is not None})
-
 
 def load(path: str | os.PathLike[str]) -> Diffusion:
     """Return the model that `Diffusion.save` wrote.
@@ -351,8 +238,3 @@ def load(path: str | os.PathLike[str]) -> Diffusion:
     model = Diffusion(fitted.config, SampleConfig(**archive.metadata["sampling"]))
     model._fitted = fitted
     return model
-
-
-def _array(x: Any) -> Any:
-    """Return tensors as arrays, anything else as it is."""
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x

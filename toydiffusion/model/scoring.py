@@ -267,8 +267,7 @@ class Scoring(ABC):
     # Within -----------------------------------------------------------------------------------------
 
     def _table(self, x: Any, on_bad: str = "raise") -> tables.Table:
-        given = x.detach().cpu().double().numpy() if isinstance(x, Tensor) else x
-        table = tables.from_frame(given, columns=self._learned.columns, on_bad=on_bad)
+        table = tables.from_frame(x, columns=self._learned.columns, on_bad=on_bad)
         return self._learned.own(table, "x")
 
     def _z(self, x: Any) -> Points:

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from toydiffusion.tables.cells import (
@@ -36,7 +37,7 @@ def from_frame(
 ) -> Table:
     """Return what a user gave to `fit(x, y)` as a Table.
 
-    `x` `(n, d)`: an array, nested lists, or a data frame of pandas (its index is ignored), polars or
+    `x` `(n, d)`: an array, tensor, nested lists, or a data frame of pandas (its index is ignored), polars or
     anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. `y`
     `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. Of a data frame that
     has all of `columns` only these are read. `on_bad="skip"` keeps
@@ -47,6 +48,7 @@ def from_frame(
     >>> table.columns, table.points.tolist(), table.labels.tolist()
     (None, [[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
     """
+    x, y = _no_tensor(x), _no_tensor(y)
     hint = "give labels as y, and only numeric columns as x"
     points, names = _points(x, Source.of("x", on_bad, hint=hint), columns)
     if y is None:
@@ -55,6 +57,14 @@ def from_frame(
     if len(labels) != len(points):
         raise InputError(f"x has {len(points)} rows but y has {len(labels)} labels")
     return Table(points, names, labels, source="x")
+
+
+def _no_tensor(x: object) -> object:
+    """Return a tensor of any device and floating type as an array, anything else as it is."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    plain = x.detach().cpu().to_dense()
+    return (plain.double() if plain.is_floating_point() else plain).numpy()
 
 
 def _points(x: object, source: Source, wanted: Sequence[str] | None) -> tuple[Points, tuple[str, ...] | None]:
