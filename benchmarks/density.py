@@ -20,7 +20,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.neighbors import KernelDensity
 
 import toydiffusion as td
-from toydiffusion.density import Flow, LogDensity, elbo, log_density
+from toydiffusion.density import LogDensity, ProbabilityFlow, elbo, log_density
 from toydiffusion.distributions import (
     BUILT_IN,
     Checkerboard,
@@ -83,7 +83,7 @@ def exact() -> None:
             ("exact prior", Prior(law, SIGMA_MAX)),
             ("Gaussian prior", Prior(gaussians(law, labelled), SIGMA_MAX)),
         ):
-            found = log_density(Flow(law.denoise, prior.distribution), prior, z, level, label)
+            found = log_density(ProbabilityFlow(law.denoise, prior.distribution), prior, z, level, label)
             miss, bar = np.abs(found.value - truth), found.error + found.prior_error
             report(
                 f"exact denoiser, {name}, {start}: error, 99th percentile",
@@ -128,7 +128,7 @@ def held_out() -> None:
         label = drawn if labelled else None
         prior = Prior(gaussians(law, labelled), SIGMA_MAX)
         level = torch.full((n,), SIGMA_MIN, dtype=torch.float64)
-        found = log_density(Flow(law.denoise, prior.distribution), prior, z, level, label)
+        found = log_density(ProbabilityFlow(law.denoise, prior.distribution), prior, z, level, label)
         miss = np.abs(found.value - law.log_prob(z, SIGMA_MIN, label).numpy())
         bar = found.error + found.prior_error
         ratio = np.median(bar) / max(np.median(miss), 1e-15)

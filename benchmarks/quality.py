@@ -27,7 +27,7 @@ from toydiffusion.distributions import (
     TwoMoons,
 )
 from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside, total_variation
-from toydiffusion.sampling import SampleConfig
+from toydiffusion.solvers import SampleConfig
 
 
 def fitted(law: Distribution, n: int, draw: int) -> tuple[td.Diffusion, float]:

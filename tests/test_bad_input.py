@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import toydiffusion as td
 from toydiffusion import tables
-from toydiffusion.archive import Archive
 from toydiffusion.cli import main
+from toydiffusion.files import Archive
 
 GOOD = "x,y,class\n1,2,0\n2,1,1\n4,5,0\n-1,0.5,1\n"
 TABLES = {

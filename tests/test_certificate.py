@@ -1,4 +1,4 @@
-"""Level 4: the certificate finds what is there: mass that is missing, leaks, and each error by its name."""
+"""The certificate finds what is there: mass that is missing, leaks, and each error by its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from laws import SKEWED, gaussians, standard
 
 from toydiffusion.certificate import budget, check, importance, quadrature
 from toydiffusion.certificate.check import Certificate
-from toydiffusion.density import Flow, log_density
+from toydiffusion.density import ProbabilityFlow, log_density
 from toydiffusion.distributions import (
     BUILT_IN,
     Boxes,
@@ -30,7 +30,7 @@ def checked(
     """Return the certificate of a law's own exact density, or of what is put in place of a part of it."""
     known = gaussians(law, labelled)
     return check(
-        Flow(denoiser or law.denoise, known),
+        ProbabilityFlow(denoiser or law.denoise, known),
         prior or Prior(known, 20.0),
         sigma_min=sigma_min,
         num_classes=law.num_classes if labelled else None,
@@ -133,7 +133,7 @@ def test_an_exact_denoiser_passes_every_check() -> None:
 def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
     law, sigma_min, n = standard(Square()), 0.03, 400
     known = gaussians(law)
-    flow, level = Flow(law.denoise, known), torch.full((n,), sigma_min, dtype=torch.float64)
+    flow, level = ProbabilityFlow(law.denoise, known), torch.full((n,), sigma_min, dtype=torch.float64)
     found = check(flow, Prior(known, 3.0), sigma_min=sigma_min, num_classes=None, truth=law, points=n)
     z, _ = law.rows(0, n, seed=1)  # the points that `check` draws for seed 0
     exact = log_density(flow, Prior(law, 3.0), z, level)
@@ -148,9 +148,9 @@ def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
 
 def test_bars_that_are_too_narrow_do_not_count_as_covering() -> None:
     law = standard(Square())
-    flow, prior = Flow(law.denoise, gaussians(law)), Prior(law, 20.0)
+    flow, prior = ProbabilityFlow(law.denoise, gaussians(law)), Prior(law, 20.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toydiffusion.density.flow.CAUTION", 0.02)
+        patch.setattr("toydiffusion.density.probability_flow.CAUTION", 0.02)
         found = check(flow, prior, sigma_min=0.03, num_classes=None, truth=None, points=200)
     assert found.covered < 0.7
 
@@ -208,7 +208,7 @@ def test_a_denoiser_whose_noise_levels_do_not_agree_has_another_elbo() -> None:
 def spent(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05, endless=None, n=1500):
     known = gaussians(law)
     return budget(
-        Flow(denoiser or law.denoise, known, tolerance),
+        ProbabilityFlow(denoiser or law.denoise, known, tolerance),
         prior or Prior(known, 20.0),
         law,
         sigma_min=sigma_min,
@@ -246,7 +246,7 @@ def test_each_error_is_found_in_its_own_term() -> None:
     assert low.prior.value > 0.01
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toydiffusion.density.flow.MAX_STEP", 3.0)
+        patch.setattr("toydiffusion.density.probability_flow.MAX_STEP", 3.0)
         rough = spent(law, tolerance=3.0)
     assert abs(rough.solver.value) > 20 * abs(clean.solver.value)
     assert abs(rough.finite_data.value) < 1e-9

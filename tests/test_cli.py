@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from scipy.stats import chisquare
 
 import toydiffusion as td
-from toydiffusion import streams, tables
+from toydiffusion import tables
 from toydiffusion.cli import app, main
+from toydiffusion.row_noise import RowNoise
 
 PROGRAM = [sys.executable, "-m", "toydiffusion"]
 CENTRES = {"left": (-3.0, 10.0), "right": (3.0, 50.0)}
@@ -284,7 +285,7 @@ def test_version(run):
 def test_show_tells_what_the_model_is_of(folder, run):
     result = run("show", folder / "model.safetensors")
     assert (result.code, result.err) == (0, "")
-    for words in ("2,000", "speed, height", "left", "right", "300 steps", "flow", "multistep2"):
+    for words in ("2,000", "speed, height", "left", "right", "300 steps", "flow-matching", "multistep2"):
         assert words in result.out
 
 
@@ -406,7 +407,7 @@ def test_interrupted_twice(folder, run, tmp_path, monkeypatch):
     words = fit_words(folder, tmp_path / "m.safetensors", 12)
     for turn in ([], ["--resume"]):
         with monkeypatch.context() as patch:
-            patch.setattr(streams.Stream, "generator", interrupting(streams.Stream.generator, after=8))
+            patch.setattr(RowNoise, "generator", interrupting(RowNoise.generator, after=8))
             stopped = run(*words, *turn)
         assert stopped.code == 130
         assert resume_command(one_line(stopped.err)) == [*words, "--resume"]

@@ -1,4 +1,4 @@
-"""Level 4: log-density by the probability flow, on exact denoisers: the answer and the error are known."""
+"""Log-density by the probability flow, on exact denoisers: the answer and the error are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from laws import SKEWED, gaussians, standard
 from scipy.integrate import solve_ivp
 
 import toydiffusion as td
-from toydiffusion.density import Flow, LogDensity, gradient, log_density, prior_mismatch
+from toydiffusion.density import LogDensity, ProbabilityFlow, gradient, log_density, prior_mismatch
 from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import (
@@ -50,7 +50,7 @@ def solved(name, n, *, exact_prior=False, seed=0, **settings):
     label = label if labelled else None
     known = gaussians(law, labelled)
     prior = Prior(law if exact_prior else known, HIGH)
-    found = log_density(Flow(law.denoise, known, **settings), prior, z, level(n), label)
+    found = log_density(ProbabilityFlow(law.denoise, known, **settings), prior, z, level(n), label)
     return found, law.log_prob(z, LOW, label).numpy()
 
 
@@ -104,7 +104,7 @@ def test_the_prior_error_is_what_a_low_sigma_max_costs(sigma_max) -> None:
     law = standard(Square())
     z, _ = law.rows(0, 800, seed=0, sigma=LOW)
     known = gaussians(law)
-    flow = Flow(law.denoise, known, tolerance=1e-6)
+    flow = ProbabilityFlow(law.denoise, known, tolerance=1e-6)
     exact = log_density(flow, Prior(law, sigma_max), z, level(800))
     ours = log_density(flow, Prior(known, sigma_max), z, level(800))
     cost = np.abs(ours.value - exact.value)
@@ -155,7 +155,7 @@ def test_scipy_solves_the_same_equation(name, label) -> None:
         at_top = torch.from_numpy(end[:d])[None]
         top = law.log_prob(at_top, HIGH, None if chosen is None else chosen[:1])
         by_scipy = float(top) + end[d]
-        flow = Flow(law.denoise, gaussians(law, chosen is not None), tolerance=1e-8)
+        flow = ProbabilityFlow(law.denoise, gaussians(law, chosen is not None), tolerance=1e-8)
         own = None if chosen is None else chosen[i : i + 1]
         ours = log_density(flow, Prior(law, HIGH), z[i : i + 1], level(1), own)
         assert ours.value[0] == pytest.approx(by_scipy, abs=1e-5)
@@ -166,7 +166,7 @@ def test_scipy_solves_the_same_equation(name, label) -> None:
 @pytest.mark.parametrize("sigma", [LOW, 0.3, 5.0])
 def test_a_gaussian_is_exact_at_any_tolerance(sigma) -> None:
     z, _ = TILTED.rows(0, 50, seed=0, sigma=sigma)
-    flow = Flow(TILTED.denoise, TILTED, tolerance=1e6)
+    flow = ProbabilityFlow(TILTED.denoise, TILTED, tolerance=1e6)
     found = log_density(flow, Prior(TILTED, HIGH), z, level(50, sigma))
     full = torch.distributions.MultivariateNormal(
         TILTED.mean, TILTED.covariance + sigma**2 * torch.eye(3).double()
@@ -182,7 +182,9 @@ def test_a_gaussian_is_exact_at_any_tolerance(sigma) -> None:
 def test_a_gaussian_measured_from_another_gaussian_is_solved_to_the_tolerance() -> None:
     z, _ = TILTED.rows(0, 100, seed=0, sigma=LOW)
     wrong = Gaussian([0.0, 0.0, 0.0], [[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.3]])
-    found = log_density(Flow(TILTED.denoise, wrong, tolerance=1e-5), Prior(TILTED, HIGH), z, level(100))
+    found = log_density(
+        ProbabilityFlow(TILTED.denoise, wrong, tolerance=1e-5), Prior(TILTED, HIGH), z, level(100)
+    )
     np.testing.assert_allclose(found.value, TILTED.log_prob(z, LOW), atol=1e-5)
 
 
@@ -191,7 +193,7 @@ def test_log_density_at_any_noise_level_a_level_for_each_point() -> None:
     sigma = torch.logspace(-2, math.log10(HIGH), 60, dtype=torch.float64)
     sigma[-1] = HIGH
     z, _ = law.rows(0, 60, seed=0, sigma=sigma)
-    found = log_density(Flow(law.denoise, gaussians(law)), Prior(law, HIGH), z, sigma)
+    found = log_density(ProbabilityFlow(law.denoise, gaussians(law)), Prior(law, HIGH), z, sigma)
     np.testing.assert_allclose(found.value, law.log_prob(z, sigma), atol=1e-3)
     assert found.value[-1] == pytest.approx(float(law.log_prob(z, sigma)[-1]), abs=1e-12)  # nothing to solve
 
@@ -199,7 +201,7 @@ def test_log_density_at_any_noise_level_a_level_for_each_point() -> None:
 def test_up_and_down_again_is_where_it_was() -> None:
     law = standard(ConcentricSquares())
     z, label = law.rows(0, 100, seed=0, sigma=LOW)
-    flow = Flow(law.denoise, gaussians(law, True), tolerance=1e-7)
+    flow = ProbabilityFlow(law.denoise, gaussians(law, True), tolerance=1e-7)
     up = flow.carry(z, level(100), HIGH, label)
     down = flow.carry(up.z, level(100, HIGH), LOW, label)
     np.testing.assert_allclose(down.z, z, atol=1e-6)
@@ -212,7 +214,7 @@ def test_any_number_of_dimensions(dim) -> None:
     rng = np.random.default_rng(dim)
     law = GaussianMixture(rng.normal(size=(3, dim)), [np.diag(rng.uniform(0.1, 0.5, dim)) for _ in range(3)])
     z, _ = law.rows(0, 60, seed=0, sigma=LOW)
-    found = log_density(Flow(law.denoise, gaussians(law)), Prior(law, 50.0), z, level(60))
+    found = log_density(ProbabilityFlow(law.denoise, gaussians(law)), Prior(law, 50.0), z, level(60))
     truth = law.log_prob(z, LOW).numpy()
     assert np.abs(found.value - truth).max() < 1e-3 * dim
     assert np.mean(np.abs(found.value - truth) <= found.error) > 0.95
@@ -224,7 +226,7 @@ def test_any_number_of_dimensions(dim) -> None:
 def test_a_points_value_does_not_depend_on_its_batch() -> None:
     law = standard(ConcentricSquares())
     z, label = law.rows(0, 64, seed=0, sigma=LOW)
-    flow, prior = Flow(law.denoise, gaussians(law, True)), Prior(law, HIGH)
+    flow, prior = ProbabilityFlow(law.denoise, gaussians(law, True)), Prior(law, HIGH)
     whole = log_density(flow, prior, z, level(64), label)
     alone = [log_density(flow, prior, z[i : i + 1], level(1), label[i : i + 1]) for i in range(5)]
     np.testing.assert_allclose(whole.value[:5], [one.value[0] for one in alone], atol=1e-11)
@@ -237,12 +239,12 @@ def test_a_points_value_does_not_depend_on_its_batch() -> None:
 def test_the_label_is_heeded_everywhere() -> None:
     law = standard(SKEWED)
     z, label = law.rows(0, 90, seed=0, sigma=LOW)
-    flow, prior = Flow(law.denoise, gaussians(law, True)), Prior(law, HIGH)
+    flow, prior = ProbabilityFlow(law.denoise, gaussians(law, True)), Prior(law, HIGH)
     for asked in (label, (label + 1) % 3):
         found = log_density(flow, prior, z, level(90), asked)
         truth = law.log_prob(z, LOW, asked).numpy()
         np.testing.assert_allclose(found.value, truth, atol=1e-3 + 1e-6 * np.abs(truth).max())
-    whole = log_density(Flow(law.denoise, gaussians(law)), prior, z, level(90))
+    whole = log_density(ProbabilityFlow(law.denoise, gaussians(law)), prior, z, level(90))
     parts = [log_density(flow, prior, z, level(90), torch.full((90,), c)) for c in range(3)]
     mixed, share = LogDensity.mixed(parts, law.frequencies.numpy())
     np.testing.assert_allclose(mixed.value, whole.value, atol=2e-3)
@@ -279,7 +281,9 @@ def test_far_points_are_finite_and_fall(name) -> None:
     known = gaussians(law, labelled)
     values = np.stack(
         [
-            log_density(Flow(law.denoise, known), Prior(known, HIGH), k * way, level(20), label).value
+            log_density(
+                ProbabilityFlow(law.denoise, known), Prior(known, HIGH), k * way, level(20), label
+            ).value
             for k in (5.0, 10.0, 30.0, 100.0)
         ]
     )
@@ -294,7 +298,7 @@ def test_far_points_are_finite_and_fall(name) -> None:
 def test_no_points_no_values() -> None:
     law = standard(SKEWED)
     none = torch.empty(0, 2, dtype=torch.float64)
-    found = log_density(Flow(law.denoise, law), Prior(law, HIGH), none, level(0))
+    found = log_density(ProbabilityFlow(law.denoise, law), Prior(law, HIGH), none, level(0))
     assert len(found) == 0
     assert np.asarray(found).shape == (0,)
 
@@ -322,7 +326,7 @@ def test_hutchinsons_estimate_is_right_on_average_and_knows_its_standard_error()
     # A tilted cloud, whose Jacobians are not diagonal: elsewhere the probes would be exact.
     law = GaussianMixture([[0.0] * 4, [1.5, -1.0, 0.5, 1.0]], [np.eye(4) * 0.3 + 0.2, np.eye(4) * 0.4])
     z, _ = law.rows(0, 40, seed=0, sigma=LOW)
-    flow, prior = Flow(law.denoise, gaussians(law)), Prior(law, HIGH)
+    flow, prior = ProbabilityFlow(law.denoise, gaussians(law)), Prior(law, HIGH)
     truth = law.log_prob(z, LOW).numpy()
     runs = [log_density(flow, prior, z, level(40), probes=8, seed=seed) for seed in range(20)]
     values = np.stack([run.value for run in runs])
@@ -339,7 +343,7 @@ def test_hutchinsons_estimate_is_right_on_average_and_knows_its_standard_error()
 def test_the_gradient_is_the_exact_score(name) -> None:
     law = CASES[name][0]
     z, _ = law.rows(0, 20, seed=0, sigma=0.1)
-    flow = Flow(law.denoise, gaussians(law), tolerance=1e-5)
+    flow = ProbabilityFlow(law.denoise, gaussians(law), tolerance=1e-5)
     found = gradient(flow, Prior(law, HIGH), z, level(20, 0.1))
     np.testing.assert_allclose(found, law.score(z, 0.1), atol=2e-3)
 
@@ -350,7 +354,7 @@ def test_a_denoiser_that_heeds_nothing_is_a_single_point() -> None:
     law = Gaussian([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])
     point = Gaussian([0.0, 0.0], [[1e-12, 0.0], [0.0, 1e-12]])
     found = log_density(
-        Flow(lambda z, sigma, label=None: torch.zeros_like(z), law, tolerance=1e-6),
+        ProbabilityFlow(lambda z, sigma, label=None: torch.zeros_like(z), law, tolerance=1e-6),
         Prior(point, HIGH),
         at,
         level(2),

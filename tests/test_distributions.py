@@ -22,8 +22,8 @@ from toydiffusion.distributions import (
     Parallelogram,
     Square,
 )
-from toydiffusion.streams import BLOCK
-from toydiffusion.types import InputError
+from toydiffusion.errors import InputError
+from toydiffusion.row_noise import BLOCK
 
 SIGMA = 0.1
 SHIFT, SCALE = np.array([0.3, -0.2]), np.array([0.4, 2.0])

@@ -20,7 +20,7 @@ from toydiffusion.distributions import (
     Square,
     TwoMoons,
 )
-from toydiffusion.types import InputError
+from toydiffusion.errors import InputError
 
 SHIFT, SCALE = np.array([0.3, -0.2]), np.array([0.4, 2.0])
 
@@ -123,14 +123,14 @@ BAD = {
         r"label must be one integer or have shape \(1,\)",
     ),
     "sampled label": (lambda: square.sample(2, label=7), "label must be >= 0 and <= 0, got 7"),
-    "n": (lambda: square.sample(-1), "n must be an integer >= 0, got -1"),
-    "seed": (lambda: square.sample(1, seed=-1), "seed must be an integer >= 0"),
+    "n": (lambda: square.sample(-1), "n must be a whole number >= 0, got -1"),
+    "seed": (lambda: square.sample(1, seed=-1), "seed must be a whole number >= 0"),
     "rows": (lambda: square.rows(3, 2, seed=0), "0 <= start <= stop"),
     "scale": (lambda: square.standardized(0.0, 0.0), "scale must be > 0, got 0.0"),
     "mean": (lambda: square.standardized([0.0] * 3, 1.0), r"mean must have shape \(2,\), got \(3,\)"),
-    "dim": (lambda: Square(0), "dim must be an integer >= 1, got 0"),
-    "rings": (lambda: ConcentricSquares(2.5), "rings must be an integer >= 1, got 2.5"),
-    "cells": (lambda: Checkerboard(True), "cells must be an integer >= 1, got True"),
+    "dim": (lambda: Square(0), "dim must be a whole number >= 1, got 0"),
+    "rings": (lambda: ConcentricSquares(2.5), "rings must be a whole number >= 1, got 2.5"),
+    "cells": (lambda: Checkerboard(True), "cells must be a whole number >= 1, got True"),
     "box": (lambda: Boxes([[0.0]], [[0.0]]), "low must be < high, got 0.0 and 0.0 at box 0 axis 0"),
     "weight": (lambda: Boxes([[0.0]], [[1.0]], weight=[0.0]), "weights must be > 0, got 0.0"),
     "far label": (lambda: Empirical([[0.0], [1.0]], [0, 10**12]), "labels must be 0..K-1 without gaps"),

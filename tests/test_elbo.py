@@ -1,4 +1,4 @@
-"""Level 4: the evidence lower bound, each term against a second derivation."""
+"""The evidence lower bound, each term against a second derivation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from toydiffusion import figures
 from toydiffusion.distributions import ConcentricSquares, Square
-from toydiffusion.figures import Bins, Cloud, Comparison, Curve, LossCurve, StepCurve
+from toydiffusion.figures import Bins, Comparison, Curve, LossCurve, Scatter, StepCurve
 from toydiffusion.schedules import SCHEDULES, schedule
 
 LAW = Square()
@@ -24,8 +24,8 @@ OUTLINE = figures.squares(1.0)
 def test_clouds_are_the_points_given_in_equal_axes():
     x, y = ConcentricSquares().sample(30, seed=0)
     before = dict(mpl.rcParams)
-    grid = [[Cloud(x, "plain", "data"), Cloud(2 * x, "labelled", label=y)]]
-    figure = figures.clouds(grid, outline=OUTLINE, half_width=1.5, row_names=["row"])
+    grid = [[Scatter(x, "plain", "data"), Scatter(2 * x, "labelled", label=y)]]
+    figure = figures.scatters(grid, outline=OUTLINE, half_width=1.5, row_names=["row"])
     assert dict(mpl.rcParams) == before
     for ax, cloud in zip(figure.axes, grid[0], strict=True):
         assert np.array_equal(ax.collections[0].get_offsets(), cloud.points)
@@ -163,7 +163,7 @@ def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path):
         "import sys, numpy, toydiffusion.report\n"
         "from toydiffusion import figures\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "figures.save_png(figures.clouds([[figures.Cloud(numpy.zeros((1, 2)))]]), sys.argv[1])\n"
+        "figures.save_png(figures.scatters([[figures.Scatter(numpy.zeros((1, 2)))]]), sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)

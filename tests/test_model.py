@@ -1,4 +1,4 @@
-"""Level 6: the facade: fit, sample, save, load, in users' own coordinates, names and labels."""
+"""The facade: fit, sample, save, load, in users' own coordinates, names and labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from scipy import stats
 
 import toydiffusion as td
-from toydiffusion.sampling import reverse
-from toydiffusion.solvers import solver
+from toydiffusion.solvers import reverse, solver
 
 QUICK = td.TrainConfig(steps=450, width=48, edges=16, batch_size=250)
 

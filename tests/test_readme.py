@@ -1,4 +1,4 @@
-"""Level 6: every command and example in the README runs, in one folder, from top to bottom."""
+"""Every command and example in the README runs, in one folder, from top to bottom."""
 
 from __future__ import annotations
 

@@ -336,7 +336,7 @@ def test_interrupted_demo_leaves_whole_files_and_no_report(tmp_path, monkeypatch
 def test_save_png_keeps_the_old_file_on_failure(tmp_path, monkeypatch):
     target = tmp_path / "a.png"
     target.write_text("old")
-    figure = figures.clouds([[figures.Cloud(np.zeros((1, 2)))]])
+    figure = figures.scatters([[figures.Scatter(np.zeros((1, 2)))]])
 
     def fail(part, **_named):
         part.write_text("half")

@@ -14,10 +14,18 @@ from scipy.integrate import quad
 
 from toydiffusion.denoisers import Counting, guided
 from toydiffusion.distributions import ConcentricSquares, Empirical, Gaussian, GaussianMixture, Square
-from toydiffusion.sampling import SampleConfig, reverse, sample
+from toydiffusion.errors import InputError
 from toydiffusion.schedules import SCHEDULES, schedule
-from toydiffusion.solvers import SOLVERS, ExponentialMultistep, ReverseSDE, RungeKutta, solver
-from toydiffusion.types import InputError
+from toydiffusion.solvers import (
+    SOLVERS,
+    ExponentialMultistep,
+    ReverseSDE,
+    RungeKutta,
+    SampleConfig,
+    reverse,
+    sample,
+    solver,
+)
 
 MIXTURE = GaussianMixture([[-1.0, 0.3], [1.0, -0.2]], [[[0.1, 0.02], [0.02, 0.2]], [[0.15, 0.0], [0.0, 0.1]]])
 GAUSSIAN = Gaussian([0.5, -0.3], [[1.0, 0.4], [0.4, 0.5]])
@@ -94,7 +102,7 @@ def slope(errors: list[float], counts: list[int]) -> float:
 DETERMINISTIC = [n for n, s in SOLVERS.items() if not isinstance(s, ReverseSDE)]
 
 
-@pytest.mark.parametrize("clock", [None, "exp", "linear", "karras", "vp", "flow"])
+@pytest.mark.parametrize("clock", [None, "exp", "linear", "karras", "vp", "flow-matching"])
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_error_on_an_exact_denoiser_falls_at_the_declared_order(name: str, clock: str | None) -> None:
     method = solver(name)
@@ -154,7 +162,7 @@ def test_the_two_clocks_differ_by_the_order_of_the_method() -> None:
 
 def test_euler_of_textbook_flow_matching_is_euler_in_sigma() -> None:
     """x' = x + (t' - t) E[eps - z | x] with x = (1 - t) z_t: the same step, divided by alpha."""
-    s = schedule("flow", {"sigma_min": 0.1, "sigma_max": 4.0})
+    s = schedule("flow-matching", {"sigma_min": 0.1, "sigma_max": 4.0})
     levels = s.levels(9)
     z = MIXTURE.rows(0, 20, seed=2, sigma=4.0)[0]
     t = s.t(levels).tolist()
@@ -165,7 +173,7 @@ def test_euler_of_textbook_flow_matching_is_euler_in_sigma() -> None:
     torch.testing.assert_close(x / (1 - t[-1]), last(reverse(MIXTURE.denoise, z, levels, solver("euler"))))
 
 
-@pytest.mark.parametrize("clock", [None, "exp", "vp", "flow"])
+@pytest.mark.parametrize("clock", [None, "exp", "vp", "flow-matching"])
 @pytest.mark.parametrize("name", ["euler-maruyama", "predictor-corrector"])
 def test_stochastic_methods_end_in_the_right_law(name: str, clock: str | None) -> None:
     limits = {"sigma_min": 0.02, "sigma_max": 5.0}

@@ -1,4 +1,4 @@
-"""Level 6: what a fitted model says of points, in users' own coordinates, columns and labels."""
+"""What a fitted model says of points, in users' own coordinates, columns and labels."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from toydiffusion.errors import InputError
 from toydiffusion.files import check_target, replacing
 from toydiffusion.tables import Table, Writer, check_for_fit, check_suffix, default_columns, from_frame, read
 from toydiffusion.tables.writing import BLOCK
-from toydiffusion.types import InputError
 
 SUFFIXES = [".csv", ".parquet", ".npy"]
 HARD = np.array(

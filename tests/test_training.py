@@ -13,6 +13,7 @@ from scipy.integrate import quad
 import toydiffusion as td
 from toydiffusion.denoisers import PRECONDITIONINGS, Network, preconditioning
 from toydiffusion.distributions import ConcentricSquares, Gaussian, GaussianMixture, Square
+from toydiffusion.errors import InputError
 from toydiffusion.metrics import (
     border_mass,
     denoiser_divergence,
@@ -28,7 +29,6 @@ from toydiffusion.training import (
     fingerprint,
     train,
 )
-from toydiffusion.types import InputError
 
 QUICK = TrainConfig(steps=180, batch_size=64, width=16, edges=8, waves=3)
 

@@ -2,10 +2,11 @@
 
 from toydiffusion import distributions, schedules, solvers
 from toydiffusion.density import ToleranceWarning
+from toydiffusion.errors import InputError
 from toydiffusion.model import PRESETS, Diffusion, Preset, load
-from toydiffusion.sampling import SampleConfig
+from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig, TrainingError
-from toydiffusion.types import Denoiser, InputError
+from toydiffusion.types import Denoiser
 
 __version__ = "0.1.0"
 

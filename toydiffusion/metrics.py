@@ -1,4 +1,4 @@
-"""Row 3: how far a model is from the truth, in numbers, with the exact distribution as judge."""
+"""How far a model is from the truth, in numbers, with the exact distribution as judge."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from toydiffusion.distributions import Bounded, ConcentricSquares, Distribution
-from toydiffusion.streams import Stream
-from toydiffusion.types import Denoiser, InputError
+from toydiffusion.errors import InputError
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.types import Denoiser
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def denoiser_divergence(
     if not 0 < sigma_min < sigma_max:
         raise InputError(f"needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
     span = math.log(sigma_max / sigma_min)
-    within = torch.rand(n, generator=Stream(seed, "divergence").generator(), dtype=torch.float64)
+    within = torch.rand(n, generator=RowNoise(seed, "divergence").generator(), dtype=torch.float64)
     sigma = sigma_min * torch.exp(span * (torch.arange(n) + within) / n)
     z, label = truth.rows(0, n, seed=seed, sigma=sigma)
     total = []

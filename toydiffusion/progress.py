@@ -1,4 +1,4 @@
-"""Row 0: progress bars, on a terminal or in a notebook, and nothing anywhere else."""
+"""Progress bars, on a terminal or in a notebook, and nothing anywhere else."""
 
 from __future__ import annotations
 

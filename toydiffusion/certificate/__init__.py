@@ -1,4 +1,4 @@
-"""Row 4: is a learned density one to trust? Its mass, leak and errors, and where its loss comes from."""
+"""Is a learned density one to trust? Its mass, leak and errors, and where its loss comes from."""
 
 from toydiffusion.certificate.budget import Budget, budget
 from toydiffusion.certificate.check import Certificate, check

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toydiffusion.density import Flow, log_density
+from toydiffusion.density import ProbabilityFlow, log_density
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.metrics import Estimate
 from toydiffusion.types import Denoiser, Labels
@@ -47,7 +47,7 @@ class Budget:
 
 
 def budget(
-    flow: Flow,
+    flow: ProbabilityFlow,
     prior: Prior,
     truth: Distribution,
     *,
@@ -67,7 +67,7 @@ def budget(
     level = torch.full((n,), sigma_min, dtype=torch.float64)
 
     def under(denoiser: Denoiser, tolerance: float) -> NDArray[np.float64]:
-        solved = Flow(denoiser, flow.moments, tolerance, flow.max_evaluations)
+        solved = ProbabilityFlow(denoiser, flow.moments, tolerance, flow.max_evaluations)
         return log_density(solved, prior, z, level, label).value
 
     smoothed = truth.log_prob(z, sigma_min, label).numpy()

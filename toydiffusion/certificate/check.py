@@ -12,11 +12,10 @@ import torch
 
 from toydiffusion.certificate.budget import Budget, budget, mean
 from toydiffusion.certificate.mass import Mass, importance, quadrature
-from toydiffusion.density import Flow, elbo, log_density
+from toydiffusion.density import ProbabilityFlow, elbo, log_density
 from toydiffusion.distributions import Bounded, Distribution, Prior
 from toydiffusion.metrics import Estimate
-from toydiffusion.sampling import SampleConfig, sample
-from toydiffusion.solvers import solver
+from toydiffusion.solvers import SampleConfig, sample, solver
 from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 Drawn: TypeAlias = tuple[Points, Labels]
@@ -104,7 +103,7 @@ def _pm(found: Estimate, digits: int) -> str:
 
 
 def check(
-    flow: Flow,
+    flow: ProbabilityFlow,
     prior: Prior,
     *,
     sigma_min: float,
@@ -135,7 +134,7 @@ def check(
     level = torch.full((len(z),), sigma_min, dtype=torch.float64)
     note("solver and prior")
     found = log_density(flow, prior, z, level, chosen)
-    tighter = Flow(flow.denoiser, flow.moments, flow.tolerance / 1000, 10 * flow.max_evaluations)
+    tighter = ProbabilityFlow(flow.denoiser, flow.moments, flow.tolerance / 1000, 10 * flow.max_evaluations)
     miss = np.abs(found.value - log_density(tighter, prior, z, level, chosen).value)
     note("ELBO")
     bound = elbo(flow.denoiser, prior, z, chosen, sigma_min=sigma_min, evaluations=1024, seed=seed)
@@ -174,7 +173,9 @@ def check(
 
 
 @torch.no_grad()
-def _carried(flow: Flow, prior: Prior, sigma_min: float, n: int, labelled: bool, seed: int) -> Drawn:
+def _carried(
+    flow: ProbabilityFlow, prior: Prior, sigma_min: float, n: int, labelled: bool, seed: int
+) -> Drawn:
     """Return n points of the density itself, and their labels."""
     start, label = prior.sample(0, n, seed=seed)
     top = torch.full((n,), prior.sigma, dtype=torch.float64)
@@ -182,7 +183,7 @@ def _carried(flow: Flow, prior: Prior, sigma_min: float, n: int, labelled: bool,
 
 
 @torch.no_grad()
-def _mass(flow: Flow, prior: Prior, sigma_min: float, c: int | None, seed: int) -> Mass:
+def _mass(flow: ProbabilityFlow, prior: Prior, sigma_min: float, c: int | None, seed: int) -> Mass:
     """Return the mass under class c, looked for where the sampler, another solver, puts points."""
     config, label = SampleConfig(), None if c is None else torch.full((2000,), c)
     levels = config.levels(sigma_min, prior.sigma)

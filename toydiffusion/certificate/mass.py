@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.types import InputError, Points
+from toydiffusion.errors import InputError
+from toydiffusion.types import Points
 
 LogDensityOf: TypeAlias = Callable[[Points], Tensor]
 """Log-density at points `(n, d)`, `(n,)`, in nats."""

@@ -1,4 +1,4 @@
-"""Row 7: the command line."""
+"""The command line."""
 
 from toydiffusion.cli.commands import app, main
 

@@ -1,4 +1,4 @@
-"""Row 7: the command line. Each command reads its flags and calls `Diffusion`; `main` gives the exit code.
+"""The command line. Each command reads its flags and calls `Diffusion`; `main` gives the exit code.
 
 0 done, 2 bad input, 1 failed while running, 130 interrupted; what went wrong is one line on standard error.
 """
@@ -21,11 +21,11 @@ import typer
 from toydiffusion import __version__, tables
 from toydiffusion.cli.flags import flag, flags
 from toydiffusion.density import TOLERANCE
+from toydiffusion.errors import InputError, nearest
 from toydiffusion.files import check_target
 from toydiffusion.model import PRESETS, Diffusion, load
-from toydiffusion.sampling import SampleConfig
+from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig, TrainingError
-from toydiffusion.types import InputError, nearest
 
 app = typer.Typer(
     help="Diffusion models for points in a few dimensions.",

@@ -12,9 +12,8 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import typer
 
 from toydiffusion.denoisers import PRECONDITIONINGS
-from toydiffusion.sampling import SampleConfig
 from toydiffusion.schedules import SCHEDULES
-from toydiffusion.solvers import SOLVERS
+from toydiffusion.solvers import SOLVERS, SampleConfig
 from toydiffusion.training import TrainConfig
 
 Command: TypeAlias = Callable[..., None]

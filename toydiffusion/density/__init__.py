@@ -1,7 +1,6 @@
-"""Row 3: log-density of any denoiser: by the probability flow, and from below by the ELBO."""
+"""Log-density of any denoiser: by the probability flow, and from below by the ELBO."""
 
 from toydiffusion.density.elbo import Elbo, Term, elbo
-from toydiffusion.density.flow import TOLERANCE, Carried, Flow
 from toydiffusion.density.log_density import (
     LogDensity,
     ToleranceWarning,
@@ -10,13 +9,14 @@ from toydiffusion.density.log_density import (
     prior_error,
     prior_mismatch,
 )
+from toydiffusion.density.probability_flow import TOLERANCE, FlowResult, ProbabilityFlow
 
 __all__ = [
     "TOLERANCE",
-    "Carried",
     "Elbo",
-    "Flow",
+    "FlowResult",
     "LogDensity",
+    "ProbabilityFlow",
     "Term",
     "ToleranceWarning",
     "elbo",

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from toydiffusion.density.array_with_errors import ArrayWithErrors
 from toydiffusion.density.reference import Reference
-from toydiffusion.density.valued import Valued
 from toydiffusion.distributions import Prior
-from toydiffusion.streams import Stream
-from toydiffusion.types import Denoiser, Labels, Points, whole_number
+from toydiffusion.errors import whole_number
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.types import Denoiser, Labels, Points
 
 
 @dataclass(frozen=True, eq=False)
-class Term(Valued):
+class Term(ArrayWithErrors):
     """A number for each of n points, in nats, and its standard error. It calculates as its `value`."""
 
     value: NDArray[np.float64]
@@ -130,7 +131,7 @@ def elbo(
     """
     evaluations = whole_number("evaluations", evaluations, 16)
     if steps is not None:
-        steps = whole_number("steps", steps, 1, ", or None for the continuous bound")
+        steps = whole_number("steps", steps, 1, hint=", or None for the continuous bound")
     law = _Levels.around(prior, sigma_min, steps)
     nets = 8 if evaluations >= 1024 else 4
     size = evaluations // nets
@@ -207,7 +208,7 @@ _BITS = 30
 
 def _shifts(seed: int, first: int, n: int, nets: int, dim: int) -> Tensor:
     """Return random digits for each row, net and dimension, `(n, nets, dim)` int64."""
-    uniform = Stream(seed, "elbo").uniform(first, first + n, dim=nets * dim)
+    uniform = RowNoise(seed, "elbo").uniform(first, first + n, dim=nets * dim)
     digits: Tensor = (uniform * 2**_BITS).long().reshape(n, nets, dim)
     return digits
 

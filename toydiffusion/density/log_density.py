@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.density.flow import Flow
-from toydiffusion.density.valued import Valued
+from toydiffusion.density.array_with_errors import ArrayWithErrors
+from toydiffusion.density.probability_flow import ProbabilityFlow
 from toydiffusion.distributions import Prior
-from toydiffusion.streams import Stream
-from toydiffusion.types import Denoiser, Labels, Levels, Points, whole_number
+from toydiffusion.errors import whole_number
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 
 class ToleranceWarning(UserWarning):
@@ -24,11 +25,12 @@ class ToleranceWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class LogDensity(Valued):
+class LogDensity(ArrayWithErrors):
     """Log-densities of n points, in nats, and what is known of their errors. It calculates as its `value`.
 
     - `value` `(n,)`.
-    - `error` `(n,)`: the numerical error of the model's own density; a bar, not a bound (`density.Flow`).
+    - `error` `(n,)`: the numerical error of the model's own density; a bar, not a bound
+      (`density.ProbabilityFlow`).
     - `prior_error` `(n,)`: the mismatch at sigma_max between the law that the denoiser implies there and the
       prior that stands in for it (`prior_mismatch`).
     - `std_error` `(n,)`: the standard error of Hutchinson's probes; 0 with the exact trace.
@@ -37,11 +39,11 @@ class LogDensity(Valued):
 
     `bar` `(n,)`: `error`, `prior_error` and `std_error` together, the one number to put behind a value.
 
-    >>> from toydiffusion.density import Flow, log_density
+    >>> from toydiffusion.density import ProbabilityFlow, log_density
     >>> from toydiffusion.distributions import Prior, Square
     >>> prior = Prior(Square().standardized(0.0, 0.577), 20.0)
     >>> at, level = torch.zeros(1, 2, dtype=torch.float64), torch.full((1,), 0.01, dtype=torch.float64)
-    >>> found = log_density(Flow(prior.distribution.denoise, prior.distribution), prior, at, level)
+    >>> found = log_density(ProbabilityFlow(prior.distribution.denoise, prior.distribution), prior, at, level)
     >>> truth = prior.distribution.log_prob(at, 0.01)
     >>> abs(np.asarray(found) - truth.numpy()).item() <= found.error.item() < 0.002
     True
@@ -133,7 +135,7 @@ class LogDensity(Valued):
 
 
 def log_density(
-    flow: Flow,
+    flow: ProbabilityFlow,
     prior: Prior,
     z: Points,
     sigma: Levels,
@@ -154,8 +156,8 @@ def log_density(
     n, d = z.shape
     signs = None
     if probes is not None:
-        probes = whole_number("probes", probes, 4, " (their spread is the standard error)")
-        coins = Stream(seed, "probes").uniform(first_row, first_row + n, dim=probes * d)
+        probes = whole_number("probes", probes, 4, hint=" (their spread is the standard error)")
+        coins = RowNoise(seed, "probes").uniform(first_row, first_row + n, dim=probes * d)
         signs = torch.where(coins < 0.5, -1.0, 1.0).to(z).reshape(n, probes, d)
     with torch.no_grad():
         carried = flow.carry(z, sigma, prior.sigma, label, probes=signs)
@@ -172,7 +174,9 @@ def log_density(
     )
 
 
-def gradient(flow: Flow, prior: Prior, z: Points, sigma: Levels, label: Labels | None = None) -> Tensor:
+def gradient(
+    flow: ProbabilityFlow, prior: Prior, z: Points, sigma: Levels, label: Labels | None = None
+) -> Tensor:
     """Return the gradient of `log_density` in z, `(n, d)`, by autograd through the solver.
 
     The steps are taken as given. Memory grows with steps and points, hence a few hundred at a time.

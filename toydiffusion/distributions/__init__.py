@@ -1,4 +1,4 @@
-"""Row 1: point sets whose density, score, denoiser and classes are known exactly at every noise level.
+"""Point sets whose density, score, denoiser and classes are known exactly at every noise level.
 
 `BUILT_IN` names a default of each closed-form set:
 
@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from toydiffusion.distributions.base import Bounded, Distribution
 from toydiffusion.distributions.boxes import Boxes, Checkerboard, ConcentricSquares, Square
-from toydiffusion.distributions.cloud import Empirical
 from toydiffusion.distributions.curves import Arcs, Circles, Spiral, TwoMoons
 from toydiffusion.distributions.gaussians import Gaussian, GaussianMixture
+from toydiffusion.distributions.kernel_mixture import Empirical
 from toydiffusion.distributions.parallelogram import Parallelogram
 from toydiffusion.distributions.prior import Prior, moments
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.errors import InputError
+from toydiffusion.types import Labels, Levels, Points
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 """The answer is of the kind of the question: tensors in, tensors out; NumPy (or lists) in, NumPy out."""
@@ -30,7 +31,7 @@ def numbers(name: str, value: Numbers, shape: tuple[int | None, ...]) -> Tensor:
     tensor([1., 2.], dtype=torch.float64)
     >>> numbers("mean", [1, 2, 3], (2,))
     Traceback (most recent call last):
-    toydiffusion.types.InputError: mean must have shape (2,), got (3,)
+    toydiffusion.errors.InputError: mean must have shape (2,), got (3,)
     """
     if isinstance(value, Tensor):
         if value.is_complex():
@@ -61,13 +62,6 @@ def spread_out(name: str, value: Numbers, n: int) -> Tensor:
     return numbers(name, value, () if scalar else (n,)).expand(n)
 
 
-def count(name: str, value: int) -> int:
-    """Return `value`, an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
-
-
 def _stack(name: str, value: Sequence[Any]) -> NDArray[Any]:
     """Return nested lists as an array; ragged ones are an `InputError`."""
     try:
@@ -76,7 +70,7 @@ def _stack(name: str, value: Sequence[Any]) -> NDArray[Any]:
         raise InputError(f"{name} must be a table of numbers: {problem}") from None
 
 
-def levels(sigma: Numbers, n: int, *, positive: bool) -> Levels:
+def noise_levels(sigma: Numbers, n: int, *, positive: bool) -> Levels:
     """Return noise levels, `(n,)`, >= 0 or (`positive`) > 0, from a number or from `(n,)` of them."""
     level = spread_out("sigma", sigma, n)
     wrong = level <= 0 if positive else level < 0

@@ -11,9 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.distributions.arguments import Array, Numbers, answer, indices, levels, rows_of, spread_out
-from toydiffusion.streams import Stream
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.distributions.arguments import (
+    Array,
+    Numbers,
+    answer,
+    indices,
+    noise_levels,
+    rows_of,
+    spread_out,
+)
+from toydiffusion.errors import InputError, whole_number
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.types import Labels, Levels, Points
 
 Blend: TypeAlias = Callable[[Tensor], Points]
 """Maps responsibilities `r` `(n, m)` to `sum_j r_j E_j[clean | x]`, `(n, d)`."""
@@ -154,9 +163,7 @@ class Distribution(ABC):
         self, n: int, *, seed: int = 0, sigma: Numbers = 0.0, label: Numbers | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return n points noised to sigma, `(n, d)`, and their labels, `(n,)`: `rows(0, n)` in NumPy."""
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
-            raise InputError(f"n must be an integer >= 0, got {n!r}")
-        points, labels = self.rows(0, int(n), seed=seed, sigma=sigma, label=label)
+        points, labels = self.rows(0, whole_number("n", n, 0), seed=seed, sigma=sigma, label=label)
         return points.numpy(), labels.numpy()
 
     def rows(
@@ -170,18 +177,18 @@ class Distribution(ABC):
         if not 0 <= start <= stop:
             raise InputError(f"rows must satisfy 0 <= start <= stop, got start {start} and stop {stop}")
         n = stop - start
-        level = levels(sigma, n, positive=False)
+        level = noise_levels(sigma, n, positive=False)
         index = indices(label, n, self.num_classes)
         if index is None:
-            choice = Stream(seed, "distribution class").uniform(start, stop, dim=1)[:, 0]
+            choice = RowNoise(seed, "distribution class").uniform(start, stop, dim=1)[:, 0]
             index = torch.searchsorted(self.frequencies.cumsum(0), choice, right=True).clamp(
                 max=self.num_classes - 1
             )
-        uniform = Stream(seed, "distribution place").uniform(start, stop, dim=self.dim + 1)
-        normal = Stream(seed, "distribution spread").normal(start, stop, dim=self.dim)
+        uniform = RowNoise(seed, "distribution place").uniform(start, stop, dim=self.dim + 1)
+        normal = RowNoise(seed, "distribution spread").normal(start, stop, dim=self.dim)
         points = self._place(index, uniform, normal)
         if bool((level > 0).any()):
-            noise = Stream(seed, "distribution noise").normal(start, stop, dim=self.dim)
+            noise = RowNoise(seed, "distribution noise").normal(start, stop, dim=self.dim)
             points = points + level[:, None] * noise
         return points, index.clone()
 
@@ -221,7 +228,7 @@ class Distribution(ABC):
     ) -> Array:
         """Check the arguments, let `core` answer a chunk of rows at a time, and answer in x's own kind."""
         points = rows_of(x, self.dim)
-        level = levels(sigma, len(points), positive=positive)
+        level = noise_levels(sigma, len(points), positive=positive)
         index = indices(label, len(points), self.num_classes)
         chunk = max(1, _CHUNK // self._row_cost)
         parts = [

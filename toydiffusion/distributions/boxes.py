@@ -8,10 +8,11 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from toydiffusion.distributions.arguments import Numbers, count, indices, numbers
+from toydiffusion.distributions.arguments import Numbers, indices, numbers
 from toydiffusion.distributions.base import Blend, Bounded
 from toydiffusion.distributions.interval import interval
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.errors import InputError, whole_number
+from toydiffusion.types import Labels, Levels, Points
 
 
 class BoxMixture(Bounded):
@@ -118,7 +119,7 @@ class Square(BoxMixture):
     """
 
     def __init__(self, dim: int = 2) -> None:
-        super().__init__(-torch.ones(1, count("dim", dim)).double(), torch.ones(1, dim).double())
+        super().__init__(-torch.ones(1, whole_number("dim", dim, 1)).double(), torch.ones(1, dim).double())
 
 
 @final
@@ -134,8 +135,8 @@ class ConcentricSquares(BoxMixture):
     """
 
     def __init__(self, rings: int = 5, dim: int = 2) -> None:
-        count("dim", dim)
-        radius = torch.arange(count("rings", rings) + 1).double() / rings
+        whole_number("dim", dim, 1)
+        radius = torch.arange(whole_number("rings", rings, 1) + 1).double() / rings
         # A closed box that ends one rounding step early holds the same numbers as a half-open one.
         below = radius.nextafter(radius - 1)
         low, high, label = [-below[1].expand(dim)], [below[1].expand(dim)], [0]
@@ -158,6 +159,6 @@ class Checkerboard(BoxMixture):
     """
 
     def __init__(self, cells: int = 4) -> None:
-        edge = torch.linspace(-1, 1, count("cells", cells) + 1, dtype=torch.float64)
+        edge = torch.linspace(-1, 1, whole_number("cells", cells, 1) + 1, dtype=torch.float64)
         dark = torch.tensor([(i, j) for i in range(cells) for j in range(cells) if (i + j) % 2 == 0])
         super().__init__(edge[dark], edge[dark + 1])

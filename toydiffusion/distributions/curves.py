@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toydiffusion.distributions.arguments import Numbers, count, numbers, spread_out
-from toydiffusion.distributions.cloud import Cloud
-from toydiffusion.types import InputError, Labels, Points
+from toydiffusion.distributions.arguments import Numbers, numbers, spread_out
+from toydiffusion.distributions.kernel_mixture import KernelMixture
+from toydiffusion.errors import InputError, whole_number
+from toydiffusion.types import Labels, Points
 
 Arc: TypeAlias = Callable[[Tensor], Points]
 """A smooth map from the parameter `t` in [0, 1], `(n,)`, to points, `(n, d)`."""
@@ -25,7 +26,7 @@ _END = torch.tensor([1 / 8, 3 / 8], dtype=torch.float64)
 """Gauss-Legendre nodes in a panel; the longest panel, in units of the thickness (measured: see `ArcSum`)."""
 
 
-class ArcSum(Cloud):
+class ArcSum(KernelMixture):
     """The machinery of all curves: class c is `arc_c(t) + noise eps` with `t` uniform on [0, 1].
 
     The integral over t is composite Gauss-Legendre with 16 nodes a panel and panels no longer than 4
@@ -150,7 +151,7 @@ class Spiral(ArcSum):
     def __init__(self, arms: int = 2, noise: float = 0.05, *, turns: float = 1.25) -> None:
         if not (math.isfinite(turns) and turns > 0):
             raise InputError(f"turns must be > 0, got {turns}")
-        turned = [2 * math.pi * c / arms for c in range(count("arms", arms))]
+        turned = [2 * math.pi * c / arms for c in range(whole_number("arms", arms, 1))]
         super().__init__(
             [partial(_arm, turned=angle, last=math.pi * (0.5 + 2 * turns)) for angle in turned], noise
         )

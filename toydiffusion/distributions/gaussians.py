@@ -10,7 +10,8 @@ from torch import Tensor
 
 from toydiffusion.distributions.arguments import Numbers, indices, numbers
 from toydiffusion.distributions.base import Blend, Distribution
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.errors import InputError
+from toydiffusion.types import Labels, Levels, Points
 
 
 class GaussianSum(Distribution):

@@ -13,7 +13,8 @@ from torch import Tensor
 from toydiffusion.distributions.arguments import Numbers, numbers
 from toydiffusion.distributions.base import Blend, Bounded
 from toydiffusion.distributions.interval import interval
-from toydiffusion.types import InputError, Labels, Levels, Points
+from toydiffusion.errors import InputError
+from toydiffusion.types import Labels, Levels, Points
 
 _NODE, _WEIGHT = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
 _DROP = 40.0

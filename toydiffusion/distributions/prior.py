@@ -9,7 +9,8 @@ from torch import Tensor
 
 from toydiffusion.distributions.base import Distribution
 from toydiffusion.distributions.gaussians import GaussianMixture
-from toydiffusion.types import InputError, Labels, Points
+from toydiffusion.errors import InputError
+from toydiffusion.types import Labels, Points
 
 
 @dataclass(frozen=True)

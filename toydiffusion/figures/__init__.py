@@ -1,4 +1,4 @@
-"""Row 3: figures. Each function takes arrays, denoisers or schedules and returns a matplotlib `Figure`.
+"""Figures. Each function takes arrays, denoisers or schedules and returns a matplotlib `Figure`.
 
 A denoiser is any callable `(z, sigma, label) -> points`, so every figure of a network is also one of
 the exact distribution. Nothing here touches pyplot or matplotlib's global settings.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from toydiffusion.figures.animation import animation_frames, save_gif
 from toydiffusion.figures.borders import border_bars, border_profile, radius_density
-from toydiffusion.figures.clouds import Cloud, clouds
 from toydiffusion.figures.curves import (
     Comparison,
     LossCurve,
@@ -28,21 +27,21 @@ from toydiffusion.figures.densities import (
     reliability,
 )
 from toydiffusion.figures.fields import denoised_grids, lattice, score_fields, trajectories
+from toydiffusion.figures.scatters import Scatter, scatters
 from toydiffusion.figures.style import CLASSES, COLOURS, save_png, squares
 
 __all__ = [
     "CLASSES",
     "COLOURS",
     "Bins",
-    "Cloud",
     "Comparison",
     "Curve",
     "LossCurve",
+    "Scatter",
     "StepCurve",
     "animation_frames",
     "border_bars",
     "border_profile",
-    "clouds",
     "comparisons",
     "denoised_grids",
     "density_cut",
@@ -54,6 +53,7 @@ __all__ = [
     "reliability",
     "save_gif",
     "save_png",
+    "scatters",
     "schedule_curves",
     "score_fields",
     "smoothed",

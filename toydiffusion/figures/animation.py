@@ -1,4 +1,4 @@
-"""Row 3: the reverse process as an animation."""
+"""The reverse process as an animation."""
 
 from __future__ import annotations
 

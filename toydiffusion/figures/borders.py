@@ -1,4 +1,4 @@
-"""Row 3: the borders between concentric classes, generated against true."""
+"""The borders between concentric classes, generated against true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 3: curves and measured values: schedules, training loss, distances to the truth."""
+"""Curves and measured values: schedules, training loss, distances to the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 3: log-densities made visible: maps, a cut through one, single points with their bars, calibration."""
+"""Log-densities made visible: maps, a cut through one, single points with their bars, calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 3: a denoiser made visible: its score, the grid it bends, the paths it draws; learned beside exact."""
+"""A denoiser made visible: its score, the grid it bends, the paths it draws; learned beside exact."""
 
 from __future__ import annotations
 

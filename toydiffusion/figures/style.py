@@ -1,4 +1,4 @@
-"""Row 3: what all figures share: colours, type sizes, equal axes, outlines, PNG files."""
+"""What all figures share: colours, type sizes, equal axes, outlines, PNG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 5: the facade: fit, sample, save, load."""
+"""The facade: fit, sample, save, load."""
 
 from toydiffusion.model.facade import Diffusion, load
 from toydiffusion.model.presets import PRESETS, Preset

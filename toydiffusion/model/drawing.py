@@ -14,13 +14,13 @@ from torch import Tensor
 
 from toydiffusion.denoisers import guided
 from toydiffusion.distributions import Prior
+from toydiffusion.errors import InputError, whole_number
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.progress import bar
-from toydiffusion.sampling import SampleConfig, reverse, sample
-from toydiffusion.solvers import solver
-from toydiffusion.streams import Stream
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.solvers import SampleConfig, reverse, sample, solver
 from toydiffusion.tables import from_frame
-from toydiffusion.types import Denoiser, InputError, Points, whole_number
+from toydiffusion.types import Denoiser, Points
 
 Block: TypeAlias = tuple[NDArray[np.float64], NDArray[Any] | None]
 """Points `(k, d)` in x, and their labels `(k,)`."""
@@ -51,7 +51,7 @@ class Drawing:
         denoiser = self._denoiser(labelled=given is None or index is not None)
         levels = self._levels()
         batch_size = whole_number("batch_size", batch_size, 1)
-        Stream(seed, "check")  # refuses a seed that is none
+        RowNoise(seed, "check")  # refuses a seed that is none
 
         @torch.no_grad()
         def draw(first: int, last: int) -> Block:

@@ -10,15 +10,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from toydiffusion import tables
-from toydiffusion.archive import Archive
+from toydiffusion.codec import Standardizer
 from toydiffusion.distributions import GaussianMixture, Prior, moments
+from toydiffusion.errors import InputError, nearest
+from toydiffusion.files import Archive
 from toydiffusion.model.drawing import Draws
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.model.latents import Latents
 from toydiffusion.model.presets import PRESETS
-from toydiffusion.sampling import SampleConfig
 from toydiffusion.schedules import Schedule
-from toydiffusion.standardize import Standardizer
+from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import (
     History,
     TrainConfig,
@@ -26,7 +27,7 @@ from toydiffusion.training import (
     fingerprint,
     run,
 )
-from toydiffusion.types import Denoiser, InputError, nearest
+from toydiffusion.types import Denoiser
 
 
 class Diffusion(Draws, Latents):

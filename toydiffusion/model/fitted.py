@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.archive import Archive
+from toydiffusion.codec import Standardizer
 from toydiffusion.denoisers import Network
-from toydiffusion.density import Flow
+from toydiffusion.density import ProbabilityFlow
 from toydiffusion.distributions import Distribution, GaussianMixture, Prior
-from toydiffusion.sampling import SampleConfig
-from toydiffusion.standardize import Standardizer
+from toydiffusion.errors import InputError, nearest
+from toydiffusion.files import Archive
+from toydiffusion.solvers import SampleConfig
 from toydiffusion.tables import Table, default_columns
 from toydiffusion.training import History, TrainConfig, TrainState, build, run
-from toydiffusion.types import InputError, Labels, Points, nearest
+from toydiffusion.types import Labels, Points
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Fitted:
         """Return the law where the reverse process starts and the log-density ends; None: at sigma_max."""
         return Prior(self.moments, self.config.sigma_max if sigma is None else sigma)
 
-    def flow(self, tolerance: float, max_evaluations: int = 1000) -> Flow:
+    def flow(self, tolerance: float, max_evaluations: int = 1000) -> ProbabilityFlow:
         """Return the probability flow of the network, solved to this tolerance in nats."""
-        return Flow(self.precise, self.moments, tolerance, max_evaluations)
+        return ProbabilityFlow(self.precise, self.moments, tolerance, max_evaluations)
 
     def own(self, table: Table, what: str) -> Table:
         """Return the columns of the table that the model was fitted to, in their order.

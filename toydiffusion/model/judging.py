@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toydiffusion.density import Flow, LogDensity, log_density
+from toydiffusion.density import LogDensity, ProbabilityFlow, log_density
+from toydiffusion.errors import whole_number
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.progress import bar
 from toydiffusion.tables import Table
-from toydiffusion.types import Labels, Levels, Points, whole_number
+from toydiffusion.types import Labels, Levels, Points
 
 Scores: TypeAlias = tuple[LogDensity, NDArray[np.float64] | None]
 """Log-densities of k points, in x, and their class probabilities `(k, K)` in a model with labels."""
@@ -25,7 +26,7 @@ class Judging:
     """A fitted model and the flow to judge points by. `Diffusion.log_prob` says what the arguments mean."""
 
     learned: Fitted
-    flow: Flow
+    flow: ProbabilityFlow
     probes: int | None = None
     seed: int = 0
 

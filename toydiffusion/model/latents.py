@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from toydiffusion import tables
 from toydiffusion.density import TOLERANCE, LogDensity, prior_error
+from toydiffusion.errors import InputError, whole_number
 from toydiffusion.model.scoring import Scoring
-from toydiffusion.types import InputError, whole_number
 
 
 class Latents(Scoring):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from toydiffusion.sampling import SampleConfig
+from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig
 
 

@@ -16,10 +16,11 @@ from toydiffusion import tables
 from toydiffusion.certificate import Certificate, check
 from toydiffusion.density import TOLERANCE, Elbo, LogDensity, elbo, gradient
 from toydiffusion.distributions import Distribution
+from toydiffusion.errors import InputError, whole_number
 from toydiffusion.model.fitted import Fitted
 from toydiffusion.model.judging import Judging, Scores
 from toydiffusion.progress import bar
-from toydiffusion.types import InputError, Labels, Levels, Points, whole_number
+from toydiffusion.types import Labels, Levels, Points
 
 
 class Scoring(ABC):
@@ -54,7 +55,8 @@ class Scoring(ABC):
         """Return the log-density at points `x` `(n, d)`, in nats: `value` `(n,)`, `error` and `prior_error`.
 
         `log p(x) = log prior(z_max) + int (d - tr dD/dz) dlog sigma + log |dz/dx|` along the probability flow
-        from sigma_min to sigma_max (`density.Flow`). `label`, one or `(n,)`, asks for `log p(x | label)`;
+        from sigma_min to sigma_max (`density.ProbabilityFlow`). `label`, one or `(n,)`, asks for
+        `log p(x | label)`;
         without it a model with labels answers for the whole, `logsumexp_c(log f_c + log p(x | c))` with
         class frequencies f_c.
 

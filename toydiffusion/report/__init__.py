@@ -1,4 +1,4 @@
-"""Row 6: the demo on the squares and its report: every picture beside the truth, every number kept."""
+"""The demo on the squares and its report: every picture beside the truth, every number kept."""
 
 from __future__ import annotations
 

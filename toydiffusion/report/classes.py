@@ -1,4 +1,4 @@
-"""Row 6: the section on the conditional model: concentric squares, accuracy, borders."""
+"""The section on the conditional model: concentric squares, accuracy, borders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toydiffusion import figures
-from toydiffusion.figures import Cloud
+from toydiffusion.figures import Scatter
 from toydiffusion.metrics import border_mass, share_inside
 from toydiffusion.report.experiment import Learned, Part
 from toydiffusion.report.findings import spaces
@@ -55,8 +55,8 @@ def classes(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
     error = math.sqrt(overall / (true_share * len(x)))
     lines = figures.squares(*((np.arange(rings) + 1) / rings))
     clouds = [
-        Cloud(data, f"data: {len(data):,} points", label=own),
-        Cloud(
+        Scatter(data, f"data: {len(data):,} points", label=own),
+        Scatter(
             x[: settings.shown],
             f"generated: {min(settings.shown, len(x)):,} points",
             label=label[: settings.shown],
@@ -84,7 +84,7 @@ def classes(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
             "steps": len(learned.model.history.loss),
         },
         {
-            "classes": figures.clouds([clouds], outline=lines, half_width=1.15, panel=4.4),
+            "classes": figures.scatters([clouds], outline=lines, half_width=1.15, panel=4.4),
             "profile": figures.border_profile(x, label, rings=rings),
             "borders": figures.border_bars(inner, outer),
         },

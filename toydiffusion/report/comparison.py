@@ -1,4 +1,4 @@
-"""Row 6: the section on the original's schedules: sqrt, linear and exp, in training and in sampling."""
+"""The section on the original's schedules: sqrt, linear and exp, in training and in sampling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from toydiffusion import figures
 from toydiffusion.distributions import Bounded
-from toydiffusion.figures import Cloud, Comparison
+from toydiffusion.figures import Comparison, Scatter
 from toydiffusion.report.experiment import Learned, Part, fit_of, floor, learn
 from toydiffusion.report.findings import claim, ranking, verdict
 from toydiffusion.report.settings import DemoSettings
@@ -55,7 +55,7 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             both = fit_of(x, law)
             alone = both if common == clocked else fit_of(learned.draw(n, common, seed=seed + i), law)
             if i == 0:
-                shown.append(Cloud(x[: settings.shown], f"{name}\nTV {both.total_variation:.3f}", name))
+                shown.append(Scatter(x[: settings.shown], f"{name}\nTV {both.total_variation:.3f}", name))
             measured["tv"][name].append(both.total_variation)
             measured["inside"][name].append(both.inside)
             measured["kl"][name].append(learned.divergence(settings.fresh, seed=seed + i).value)
@@ -90,7 +90,7 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             "sigma_max": config.sigma_max,
         },
         {
-            "three": figures.clouds([shown], outline=SQUARE, half_width=1.45, panel=3.1),
+            "three": figures.scatters([shown], outline=SQUARE, half_width=1.45, panel=3.1),
             "comparison": figures.comparisons(
                 [
                     Comparison("total variation ↓", measured["tv"], least, "true points"),

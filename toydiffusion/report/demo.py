@@ -1,4 +1,4 @@
-"""Row 6: the demo: train, measure, draw, write."""
+"""The demo: train, measure, draw, write."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toydiffusion import progress
 from toydiffusion.distributions import ConcentricSquares, Square
+from toydiffusion.errors import InputError
 from toydiffusion.files import check_target, replacing
 from toydiffusion.report import square
 from toydiffusion.report.classes import classes
@@ -21,7 +22,6 @@ from toydiffusion.report.densities import densities
 from toydiffusion.report.experiment import Learned, Part, learn
 from toydiffusion.report.page import page
 from toydiffusion.report.settings import DemoSettings
-from toydiffusion.types import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table

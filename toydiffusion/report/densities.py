@@ -1,4 +1,4 @@
-"""Row 6: the section on log-density: points, maps, classes and the certificate, beside the exact answer."""
+"""The section on log-density: points, maps, classes and the certificate, beside the exact answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 6: what the sections of the demo share: a model beside its truth, drawn from alike."""
+"""What the sections of the demo share: a model beside its truth, drawn from alike."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from toydiffusion.distributions import Bounded, Distribution
 from toydiffusion.figures import save_gif, save_png, squares
 from toydiffusion.metrics import Estimate, denoiser_divergence, share_inside, total_variation
 from toydiffusion.model import PRESETS, Diffusion
-from toydiffusion.sampling import SampleConfig, reverse, sample
-from toydiffusion.solvers import solver
+from toydiffusion.solvers import SampleConfig, reverse, sample, solver
 from toydiffusion.types import Denoiser
 
 if TYPE_CHECKING:

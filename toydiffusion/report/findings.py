@@ -1,4 +1,4 @@
-"""Row 6: what follows from the measured numbers, as sentences: nothing here knows the answer beforehand."""
+"""What follows from the measured numbers, as sentences: nothing here knows the answer beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 6: results and figures as one self-contained page."""
+"""Results and figures as one self-contained page."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Row 6: how large the demo is."""
+"""How large the demo is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from toydiffusion.types import InputError
+from toydiffusion.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Row 6: the sections on the plain square: data, training, samples, steps, fields."""
+"""The sections on the plain square: data, training, samples, steps, fields."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 from toydiffusion import figures
 from toydiffusion.distributions import Bounded
-from toydiffusion.figures import Cloud, LossCurve, StepCurve
+from toydiffusion.figures import LossCurve, Scatter, StepCurve
 from toydiffusion.report.experiment import Learned, Part, fit_of, floor
 from toydiffusion.report.findings import settled, solver_or_network
 from toydiffusion.report.settings import DemoSettings
+from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import SCHEDULES, schedule
-from toydiffusion.streams import Stream
 from toydiffusion.training import build, expected_loss
 
 ORIGINALS = ("sqrt", "linear", "exp")
@@ -30,7 +30,7 @@ SQUARE = figures.squares(1.0)
 def forward(law: Bounded, settings: DemoSettings, *, seed: int) -> Part:
     """Show the data dissolving in noise under the original's schedules, and all schedules as curves."""
     x, _ = law.sample(settings.points, seed=seed)
-    eps = Stream(seed, "forward noise").normal(0, len(x), dim=2).numpy()
+    eps = RowNoise(seed, "forward noise").normal(0, len(x), dim=2).numpy()
     times = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
     grid, table = [], {}
     for name in ORIGINALS:
@@ -38,7 +38,7 @@ def forward(law: Bounded, settings: DemoSettings, *, seed: int) -> Part:
         noisy = [x + sigma * eps for sigma in sigmas]
         grid.append(
             [
-                Cloud(z, f"t = {t:g}, σ = {sigma:.3g}", "data")
+                Scatter(z, f"t = {t:g}, σ = {sigma:.3g}", "data")
                 for z, t, sigma in zip(noisy, times.tolist(), sigmas, strict=True)
             ]
         )
@@ -52,7 +52,7 @@ def forward(law: Bounded, settings: DemoSettings, *, seed: int) -> Part:
     return Part(
         {"schedules": table, "points": len(x)},
         {
-            "forward": figures.clouds(grid, outline=SQUARE, half_width=2.6, row_names=ORIGINALS, panel=1.9),
+            "forward": figures.scatters(grid, outline=SQUARE, half_width=2.6, row_names=ORIGINALS, panel=1.9),
             "schedules": figures.schedule_curves(curves),
         },
     )
@@ -94,7 +94,7 @@ def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
     drawn = [learned.draw(settings.shown, seed=s) for s in seeds]
     fits = [fit_of(x, learned.law) for x in drawn]
     columns = max(1, round(settings.grid**0.5))
-    panels = [Cloud(x, f"seed {s}") for x, s in zip(drawn, seeds, strict=True)]
+    panels = [Scatter(x, f"seed {s}") for x, s in zip(drawn, seeds, strict=True)]
     grid = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     distance, inside = np.array(fits).T
     return Part(
@@ -108,7 +108,7 @@ def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
             "std": {"total_variation": float(distance.std(ddof=1)), "inside": float(inside.std(ddof=1))},
             "floor": floor(learned.law, settings.shown, seed=seed),
         },
-        {"seeds": figures.clouds(grid, outline=SQUARE, half_width=1.35, panel=2.6)},
+        {"seeds": figures.scatters(grid, outline=SQUARE, half_width=1.35, panel=2.6)},
     )
 
 
@@ -139,7 +139,7 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
             ]
             shown = [x[: settings.shown] for x in drawn]
             grid.append(
-                [Cloud(*one, "truth" if exact else colour) for one in zip(shown, titles, strict=True)]
+                [Scatter(*one, "truth" if exact else colour) for one in zip(shown, titles, strict=True)]
             )
             names.append(f"{name},\n{who}")
             label = f"{name}: {method}, {'exact denoiser' if exact else 'network'}"
@@ -164,7 +164,7 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
             "recipes": numbers,
         },
         {
-            "steps": figures.clouds(grid, outline=SQUARE, half_width=1.7, row_names=names, panel=1.75),
+            "steps": figures.scatters(grid, outline=SQUARE, half_width=1.7, row_names=names, panel=1.75),
             "distance": figures.step_curves(settings.steps, curves, floor=least),
         },
     )

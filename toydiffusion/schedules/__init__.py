@@ -1,4 +1,4 @@
-"""Row 1: noise schedules: monotone maps from time to the noise level, with inverse and derivatives.
+"""Noise schedules: monotone maps from time to the noise level, with inverse and derivatives.
 
 Inside the core a noisy point is always `z + sigma eps`. A path `x_t = alpha(t) (z + sigma(t) eps)` that also
 shrinks the data (variance preserving, cosine, flow matching) is the same thing in `x_t / alpha(t)`, so it is
@@ -14,22 +14,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+from toydiffusion.errors import InputError, choice, nearest
 from toydiffusion.schedules.base import Schedule
 from toydiffusion.schedules.formulas import (
     Cosine,
     Exponential,
-    Flow,
+    FlowMatching,
     Karras,
     Linear,
     LogNormal,
     SquareRoot,
     VariancePreserving,
 )
-from toydiffusion.types import InputError, nearest
 
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.name: kind
-    for kind in (Exponential, Linear, SquareRoot, Karras, LogNormal, VariancePreserving, Cosine, Flow)
+    for kind in (Exponential, Linear, SquareRoot, Karras, LogNormal, VariancePreserving, Cosine, FlowMatching)
 }
 """Every schedule by name; a new one is a small class and its entry here."""
 
@@ -43,10 +43,9 @@ def schedule(name: str, parameters: Mapping[str, float] | None = None) -> Schedu
     Karras(sigma_min=0.005, sigma_max=80.0, rho=7.0)
     >>> schedule("cosin")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    toydiffusion.types.InputError: unknown schedule 'cosin': did you mean 'cosine'? Allowed: ...
+    toydiffusion.errors.InputError: unknown schedule 'cosin': did you mean 'cosine'? Allowed: ...
     """
-    if name not in SCHEDULES:
-        raise InputError(f"unknown schedule {name!r}: {nearest(str(name), list(SCHEDULES))}")
+    choice("schedule", name, SCHEDULES)
     kind = SCHEDULES[name]
     known = [field.name for field in fields(kind)]
     for key in parameters or {}:
@@ -59,7 +58,7 @@ __all__ = [
     "SCHEDULES",
     "Cosine",
     "Exponential",
-    "Flow",
+    "FlowMatching",
     "Karras",
     "Linear",
     "LogNormal",

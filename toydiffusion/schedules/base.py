@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
 from typing import ClassVar
@@ -10,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toydiffusion.types import InputError
+from toydiffusion.errors import InputError, finite_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,7 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         """Check every number of the schedule."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                raise InputError(f"{field.name} must be a finite number, got {value!r}")
-            object.__setattr__(self, field.name, float(value))
+            object.__setattr__(self, field.name, finite_number(field.name, getattr(self, field.name)))
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(
                 "a schedule needs 0 < sigma_min < sigma_max, "
@@ -99,8 +95,7 @@ class Schedule(ABC):
 
     def levels(self, n: int) -> Tensor:
         """Return n + 1 strictly descending noise levels from sigma_max to sigma_min, evenly spaced in u."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InputError(f"a schedule is cut into a whole number of steps >= 1, got {n!r}")
+        n = whole_number("the number of intervals", n, 1)
         levels = self.sigma_at(torch.linspace(1, 0, n + 1, dtype=torch.float64))
         levels[0], levels[-1] = self.sigma_max, self.sigma_min
         return levels

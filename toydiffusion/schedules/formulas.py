@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from toydiffusion.errors import InputError
 from toydiffusion.schedules.base import Schedule
-from toydiffusion.types import InputError
 
 
 @dataclass(frozen=True)
@@ -214,14 +214,14 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
-class Flow(Schedule):
+class FlowMatching(Schedule):
     """Flow matching's straight path `x_t = (1 - t) z + t eps`: `alpha = 1 - t`, `sigma = t / (1 - t)`.
 
     Lipman et al. 2023 (arXiv:2210.02747) with zero end width, Liu et al. 2023 (rectified flow), time running
     from data (0) to noise (1).
     """
 
-    name: ClassVar[str] = "flow"
+    name: ClassVar[str] = "flow-matching"
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return `1 - t`."""

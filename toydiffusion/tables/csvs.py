@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from toydiffusion.tables.cells import (
+from toydiffusion.errors import InputError
+from toydiffusion.tables.columns import (
     Labels,
     Points,
     Source,
@@ -23,7 +24,6 @@ from toydiffusion.tables.cells import (
     text_labels,
 )
 from toydiffusion.tables.table import Table, check_names, plan
-from toydiffusion.types import InputError
 
 
 def read_csv(path: Path, columns: Sequence[str] | None, label_column: str | None, source: Source) -> Table:

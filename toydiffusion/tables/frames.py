@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toydiffusion.tables.cells import (
+from toydiffusion.errors import InputError
+from toydiffusion.tables.columns import (
     Labels,
     Points,
     Source,
@@ -22,7 +23,6 @@ from toydiffusion.tables.cells import (
     not_finite,
 )
 from toydiffusion.tables.table import Table, check_names, default_columns, describe
-from toydiffusion.types import InputError
 
 
 @runtime_checkable

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from toydiffusion.tables.cells import (
+from toydiffusion.errors import InputError
+from toydiffusion.tables.columns import (
     Source,
     check_finite,
     check_suffix,
@@ -18,7 +19,6 @@ from toydiffusion.tables.cells import (
 )
 from toydiffusion.tables.csvs import read_csv
 from toydiffusion.tables.table import Table, check_names, default_columns, describe, plan
-from toydiffusion.types import InputError
 
 
 def read(

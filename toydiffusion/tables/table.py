@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toydiffusion.tables.cells import Labels, Points
-from toydiffusion.types import InputError, nearest
+from toydiffusion.errors import InputError, nearest
+from toydiffusion.tables.columns import Labels, Points
 
 
 def default_columns(dim: int) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ def check_for_fit(table: Table) -> None:
 
     >>> check_for_fit(Table(np.array([[1.0, 5.0], [2.0, 5.0]]), ("a", "b")))
     Traceback (most recent call last):
-    toydiffusion.types.InputError: the points: column 'b' is 5.0 in every row; leave it out
+    toydiffusion.errors.InputError: the points: column 'b' is 5.0 in every row; leave it out
     """
     points, source = table.points, table.source
     n, dim = points.shape

@@ -12,10 +12,10 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from toydiffusion.errors import InputError
 from toydiffusion.files import check_target, replacing
-from toydiffusion.tables.cells import Labels, Points, Source, check_suffix, labels_of
+from toydiffusion.tables.columns import Labels, Points, Source, check_suffix, labels_of
 from toydiffusion.tables.table import check_names, describe
-from toydiffusion.types import InputError
 
 BLOCK = 2**17
 """Rows in a row group of a Parquet file: the most that is held back in memory."""

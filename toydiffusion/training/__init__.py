@@ -1,4 +1,4 @@
-"""Row 3: training a network to denoise, a step at a time, interruptible and resumable.
+"""Training a network to denoise, a step at a time, interruptible and resumable.
 
 `TrainConfig` is the one page of defaults; `run` is the whole of it, `train` the steps, `denoising_loss` the
 one formula they minimise.

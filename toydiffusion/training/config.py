@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from toydiffusion.denoisers import preconditioning
+from toydiffusion.errors import InputError, nearest
 from toydiffusion.schedules import Schedule, schedule
-from toydiffusion.types import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrainConfig:
     standardize: bool = True
     sigma_min: float = 0.01
     sigma_max: float = 20.0
-    schedule: str = "flow"
+    schedule: str = "flow-matching"
     preconditioning: str = "edm"
     width: int = 64
     hidden_layers: int = 2

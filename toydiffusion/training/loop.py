@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from toydiffusion.denoisers import preconditioning
+from toydiffusion.errors import InputError
 from toydiffusion.progress import bar
-from toydiffusion.streams import Stream
+from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.loss import denoising_loss, expected_loss
 from toydiffusion.training.state import TrainState
-from toydiffusion.types import InputError, Labels, Points
+from toydiffusion.types import Labels, Points
 
 
 class TrainingError(ArithmeticError):
@@ -40,7 +41,7 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
     device = config.torch_device()
     num_classes = state.network.num_classes
     steps, size = config.total_steps(len(z), num_classes), config.points_per_step(len(z))
-    order = torch.randperm(len(z), generator=Stream(state.seed, "held out").generator())
+    order = torch.randperm(len(z), generator=RowNoise(state.seed, "held out").generator())
     kept_apart = order[: round(config.held_out * len(z))]
     kept = order[len(kept_apart) :].sort().values
     if len(kept) < 1:
@@ -53,7 +54,7 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
     current = [parameter.detach() for parameter in state.network.parameters()]
 
     while state.step < steps:
-        generator = Stream(state.seed, "training").generator(state.step)
+        generator = RowNoise(state.seed, "training").generator(state.step)
         rows = next(batches)
         sigma = noise.draw(len(rows), generator).float().repeat(2)
         eps = torch.randn(len(rows), points.shape[1], generator=generator)
@@ -104,7 +105,7 @@ def _batches(rows: Tensor, size: int, state: TrainState) -> Iterator[Tensor]:
     deck = rows.new_empty(0)
     while True:
         while len(deck) < size + skip:
-            shuffled = rows[torch.randperm(n, generator=Stream(state.seed, "epoch").generator(epoch))]
+            shuffled = rows[torch.randperm(n, generator=RowNoise(state.seed, "epoch").generator(epoch))]
             deck, epoch = torch.cat([deck, shuffled]), epoch + 1
         yield deck[skip : skip + size]
         deck, skip = deck[skip + size :], 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from toydiffusion.denoisers import Preconditioning, preconditioning
-from toydiffusion.streams import Stream
+from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.types import Denoiser, Labels, Levels, Points
 
@@ -38,7 +38,7 @@ def expected_loss(
     With the exact denoiser of the (standardised) distribution and fresh points of it, this is the least
     possible loss of any model of that distribution.
     """
-    generator = Stream(seed, "expected loss").generator()
+    generator = RowNoise(seed, "expected loss").generator()
     sigma = config.noise().draw(len(z), generator).to(z)
     eps = torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
     scheme = preconditioning(config.preconditioning)

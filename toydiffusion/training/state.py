@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from toydiffusion.archive import Archive
 from toydiffusion.denoisers import Network, preconditioning
-from toydiffusion.streams import Stream
+from toydiffusion.errors import InputError
+from toydiffusion.files import Archive
+from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
-from toydiffusion.types import InputError, Labels, Points
+from toydiffusion.types import Labels, Points
 
 
 @dataclass
@@ -107,7 +108,7 @@ def build(dim: int, num_classes: int, config: TrainConfig, *, seed: int) -> Netw
         edges=config.edges,
         waves=config.waves,
         preconditioning=preconditioning(config.preconditioning),
-        generator=Stream(seed, "network").generator(),
+        generator=RowNoise(seed, "network").generator(),
     )
 
 

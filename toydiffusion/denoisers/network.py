@@ -1,60 +1,16 @@
-"""Row 2: the learned denoiser (a network and its preconditioning), and functions that wrap a denoiser."""
+"""The learned denoiser."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toydiffusion.types import Denoiser, InputError, Labels, Levels, Points, nearest
-
-Coefficient: TypeAlias = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Preconditioning:
-    """How a raw network output F becomes a denoiser: `D(z; sigma) = c_skip z + c_out F(c_in z; sigma)`.
-
-    The network's target is then `(z0 - c_skip z) / c_out`; the loss weight `1 / c_out^2` makes the denoising
-    loss the plain squared error of F (Karras et al. 2022, equations 7 and 8). For data of unit variance the
-    input `c_in z` has unit variance, and so has the target of "noise" and "edm" at every noise level.
-    """
-
-    c_skip: Coefficient
-    c_out: Coefficient
-
-    @staticmethod
-    def c_in(sigma: Tensor) -> Tensor:
-        """Return `1 / sqrt(1 + sigma^2)`."""
-        return (1 + sigma**2).rsqrt()
-
-    def weight(self, sigma: Levels) -> Tensor:
-        """Return the loss weight `1 / c_out(sigma)^2`, `(n,)`."""
-        return self.c_out(sigma) ** -2
-
-
-PRECONDITIONINGS: dict[str, Preconditioning] = {
-    "noise": Preconditioning(c_skip=torch.ones_like, c_out=lambda sigma: -sigma),
-    "data": Preconditioning(c_skip=torch.zeros_like, c_out=torch.ones_like),
-    "edm": Preconditioning(
-        c_skip=lambda sigma: 1 / (1 + sigma**2), c_out=lambda sigma: sigma * (1 + sigma**2).rsqrt()
-    ),
-}
-"""What the network predicts: "noise" the added noise eps (the original's), "data" the clean point, "edm" the
-mixture of the two whose error is amplified least."""
-
-
-def preconditioning(name: str) -> Preconditioning:
-    """Return the preconditioning of this name; an unknown one is an `InputError` that names the nearest."""
-    if name not in PRECONDITIONINGS:
-        raise InputError(f"unknown preconditioning {name!r}: {nearest(str(name), list(PRECONDITIONINGS))}")
-    return PRECONDITIONINGS[name]
+from toydiffusion.denoisers.preconditioning import Preconditioning
+from toydiffusion.types import Labels, Levels, Points
 
 
 class Network(nn.Module):
@@ -155,40 +111,3 @@ class Network(nn.Module):
 
 _OCTAVES = (0.125, 0.25, 0.5, 1.0)
 """Frequencies at which the network sees log sigma, in radians per unit."""
-
-
-def guided(denoiser: Denoiser, weight: float) -> Denoiser:
-    """Return the classifier-free guided denoiser `D_none + weight (D_label - D_none)` (Ho & Salimans 2022).
-
-    `weight` 1 is the conditional denoiser itself, 0 the unconditional one, above 1 exaggerates the class.
-    The result is not the denoiser of any noised law, so it samples but gives no log-density.
-    """
-
-    def denoise(z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        whole = denoiser(z, sigma, None)
-        return whole + weight * (denoiser(z, sigma, label) - whole)
-
-    return denoiser if weight == 1 else denoise
-
-
-class Counting:
-    """A denoiser that counts how often it was called, `calls`, and for how many points in all, `points`.
-
-    >>> def origin(z, sigma, label=None):
-    ...     return torch.zeros_like(z)
-    >>> counting = Counting(origin)
-    >>> _ = counting(torch.ones(3, 2), torch.ones(3))
-    >>> counting.calls, counting.points
-    (1, 3)
-    """
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
-        self.calls = 0
-        self.points = 0
-
-    def __call__(self, z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        """Denoise, and count."""
-        self.calls += 1
-        self.points += len(z)
-        return self.denoiser(z, sigma, label)

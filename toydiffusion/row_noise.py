@@ -1,4 +1,4 @@
-"""Row 0: random numbers that depend on the row they are for, and on nothing else.
+"""Random numbers that depend on the row they are for, and on nothing else.
 
 Noise is drawn in fixed blocks of rows, each block from its own generator seeded by (seed, purpose, step,
 block). So it is bitwise the same whatever the batch size, thread or worker count, and n rows are a prefix
@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toydiffusion.types import InputError
+from toydiffusion.errors import seed_number
 
 BLOCK = 1024
 """Rows drawn together. A constant of the file format of randomness: changing it changes every sample."""
 
 
 @dataclass(frozen=True)
-class Stream:
+class RowNoise:
     """An endless table of random rows for one seed and one purpose.
 
     `seed` is any integer >= 0; `purpose` keeps streams of one seed apart ("start", "noise", ...).
 
-    >>> s = Stream(0, "noise")
+    >>> s = RowNoise(0, "noise")
     >>> bool((s.normal(0, 5, dim=2)[3:] == s.normal(3, 5, dim=2)).all())
     True
     """
@@ -37,12 +37,11 @@ class Stream:
 
     def __post_init__(self) -> None:
         """Check the seed."""
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise InputError(f"seed must be an integer >= 0, got {self.seed!r}")
+        object.__setattr__(self, "seed", seed_number(self.seed))
 
     def generator(self, step: int = 0, block: int = 0) -> torch.Generator:
         """Return a fresh CPU generator for this block of rows at this step."""
-        key = [int(self.seed), crc32(self.purpose.encode()), step, block]
+        key = [self.seed, crc32(self.purpose.encode()), step, block]
         state = np.random.SeedSequence(key).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 

@@ -10,10 +10,10 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 
-class Valued(NDArrayOperatorsMixin):
+class ArrayWithErrors(NDArrayOperatorsMixin):
     """What has a `value` `(n,)` and more: in arithmetic, comparisons, indexing and NumPy it is its value.
 
-    >>> class Length(Valued):
+    >>> class Length(ArrayWithErrors):
     ...     value = np.array([1.0, 2.0])
     >>> length = Length()
     >>> (length + 1).tolist(), float(np.mean(length)), length[1].item(), len(length)
@@ -28,7 +28,7 @@ class Valued(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, function: np.ufunc, method: str, *inputs: Any, **named: Any) -> Any:
         """Calculate with `value`."""
-        plain = (one.value if isinstance(one, Valued) else one for one in inputs)
+        plain = (one.value if isinstance(one, ArrayWithErrors) else one for one in inputs)
         return getattr(function, method)(*plain, **named)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Row 3: grids of point clouds: data, the forward process, samples."""
+"""Grids of point clouds: data, the forward process, samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cloud:
+class Scatter:
     """One panel: points `(n, 2)`, one of `COLOURS` or labels `(n,)` to colour them by, and words above."""
 
     points: Floats
@@ -25,8 +25,8 @@ class Cloud:
     label: NDArray[np.int64] | None = None
 
 
-def clouds(
-    grid: Sequence[Sequence[Cloud]],
+def scatters(
+    grid: Sequence[Sequence[Scatter]],
     *,
     outline: Outline = (),
     half_width: float = 1.5,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from toydiffusion.types import InputError, nearest
+from toydiffusion.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Row 0: files appear whole or not at all."""
+"""Files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toydiffusion.types import InputError
+from toydiffusion.errors import InputError
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
@@ -17,7 +17,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
     >>> check_target("missing/points.csv")
     Traceback (most recent call last):
-    toydiffusion.types.InputError: cannot write 'missing/points.csv': there is no folder 'missing'
+    toydiffusion.errors.InputError: cannot write 'missing/points.csv': there is no folder 'missing'
     """
     _create_part(_resolve(path)).unlink()
 

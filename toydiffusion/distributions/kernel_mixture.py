@@ -13,7 +13,7 @@ from toydiffusion.distributions.base import Blend, Distribution
 from toydiffusion.types import Labels, Levels, Points
 
 
-class Cloud(Distribution):
+class KernelMixture(Distribution):
     """The machinery of finite sets and curves: points `p_j` seen through thickness `tau` `(d,)` and noise.
 
     With `v = tau^2 + sigma^2` per axis:
@@ -44,7 +44,7 @@ class Cloud(Distribution):
 
 
 @final
-class Empirical(Cloud):
+class Empirical(KernelMixture):
     """The finite set: every point equally likely. Its denoiser is the ideal memoriser of a training set.
 
     `points` `(m, d)`, `labels` `(m,)` 0..K-1 or None. It has no density at sigma = 0: all questions need

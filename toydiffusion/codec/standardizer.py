@@ -1,4 +1,4 @@
-"""Row 1: the one crossing between users' coordinates x and the core's coordinates z."""
+"""The one crossing between users' coordinates x and the core's coordinates z."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from toydiffusion.types import InputError, Points
+from toydiffusion.errors import InputError
+from toydiffusion.types import Points
 
 
 @dataclass(frozen=True, eq=False)

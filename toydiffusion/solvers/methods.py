@@ -1,4 +1,4 @@
-"""Row 1: methods for the reverse process as tables of numbers, each with its declared order.
+"""Methods for the reverse process as tables of numbers, each with its declared order.
 
 The equations they solve, with D the denoiser and `score = (D - z) / sigma^2` (EDM, Karras et al. 2022,
 equation 1 with s = 1; Song et al. 2021, equations 6 and 13):
@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from toydiffusion.types import InputError, nearest
+from toydiffusion.errors import choice
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,4 @@ def solver(name: str) -> Solver:
     >>> solver("heun").order
     2
     """
-    if name not in SOLVERS:
-        raise InputError(f"unknown solver {name!r}: {nearest(str(name), list(SOLVERS))}")
-    return SOLVERS[name]
+    return SOLVERS[choice("solver", name, SOLVERS)]

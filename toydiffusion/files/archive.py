@@ -1,4 +1,4 @@
-"""Row 0: our files of tensors: safetensors with JSON metadata and a digest, never a pickle."""
+"""Our files of tensors: safetensors with JSON metadata and a digest, never a pickle."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from toydiffusion.files import replacing
-from toydiffusion.types import InputError
+from toydiffusion.errors import InputError
+from toydiffusion.files.atomic import replacing
 
 FORMAT = 1
 """Version of the files' layout; a file of another one is refused by name."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import Distribution
+from toydiffusion.errors import InputError, whole_number
 from toydiffusion.solvers import DORMAND_PRINCE
-from toydiffusion.types import Denoiser, InputError, Labels, Levels, Points, whole_number
+from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 TOLERANCE = 2e-3
 """The error bar that is asked for unless said otherwise, in nats: the errors themselves are far smaller."""
@@ -27,12 +28,12 @@ _FORCED = MAX_STEP / 4
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
+class FlowResult:
     """Where points came to, and what is known of it.
 
     - `z` `(n, d)`: the points at the level they were carried to.
     - `change` `(n, k)`: log p there less log p here, in nats; a column for each probe, or one exact one.
-    - `error` `(n,)`: estimated numerical error of `log p`, that of z counted in (see `Flow`).
+    - `error` `(n,)`: estimated numerical error of `log p`, that of z counted in (see `ProbabilityFlow`).
     - `evaluations` `(n,)`: how often the denoiser was called for each point.
     - `met` `(n,)`: whether the error stayed within the tolerance.
     """
@@ -45,7 +46,7 @@ class Carried:
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class ProbabilityFlow:
     """The probability-flow ODE of a denoiser, each point solved with steps of its own.
 
     With s = log sigma and J the Jacobian of the denoiser D, points and log-density move by
@@ -97,7 +98,7 @@ class Flow:
         *,
         probes: Tensor | None = None,
         create_graph: bool = False,
-    ) -> Carried:
+    ) -> FlowResult:
         """Carry points z `(n, d)` at levels sigma `(n,)`, float64, to the level `target`, up or down.
 
         With `probes` `(n, k, d)` the trace is Hutchinson's (`denoise_with_trace`), the same probes all the
@@ -163,7 +164,7 @@ class Flow:
         height = reference.log_height(end) - reference.log_height(sigma)
         nats = state.detach()[:, d:].mean(1).abs() + state.detach()[:, :d].square().sum(1) / 2
         rounding = 2 * torch.finfo(torch.float64).eps * evaluations.sqrt() * (1 + nats)
-        return Carried(
+        return FlowResult(
             z=reference.points(state[:, :d], end),
             change=height[:, None] + state[:, d:],
             error=error + rounding,

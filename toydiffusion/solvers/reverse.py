@@ -1,4 +1,4 @@
-"""Row 3: the reverse process, from any denoiser, by any method of `solvers`, a level at a time.
+"""The reverse process, from any denoiser, by any method of `solvers`, a level at a time.
 
 Everything here is a generator over descending noise levels, so a whole trajectory, its last point and a
 picture of its middle are the same code. State is float64 whatever the denoiser computes in.
@@ -10,17 +10,16 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from toydiffusion.distributions import Distribution, Prior
-from toydiffusion.schedules import Schedule, schedule
-from toydiffusion.solvers import ExponentialMultistep, ReverseSDE, RungeKutta, Solver
-from toydiffusion.solvers import solver as named_solver
-from toydiffusion.streams import Stream
-from toydiffusion.types import Denoiser, InputError, Labels, Points
+from toydiffusion.errors import InputError
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.schedules import Schedule
+from toydiffusion.solvers.methods import ExponentialMultistep, ReverseSDE, RungeKutta, Solver
+from toydiffusion.types import Denoiser, Labels, Points
 
 
 def reverse(
@@ -62,7 +61,7 @@ def reverse(
     if churn and not isinstance(solver, RungeKutta):
         raise InputError("churn goes with the Runge-Kutta solvers: 'euler', 'heun', 'rk4'")
     z = z.double()
-    noise = Stream(seed, "reverse noise")
+    noise = RowNoise(seed, "reverse noise")
     draws = itertools.count()
 
     def fresh() -> Tensor:
@@ -171,64 +170,6 @@ def _level_and_rate(clock: Schedule | None, time: float) -> tuple[float, float]:
     return float(clock.sigma(t)), float(clock.dsigma(t))
 
 
-@dataclass(frozen=True)
-class SampleConfig:
-    """How points are drawn, unless said otherwise: the defaults of a model's `sample`.
-
-    - `steps`: solver intervals, the last one the denoising at sigma_min; 1 denoises the start at once.
-    - `solver`: a name in `solvers.SOLVERS`.
-    - `schedule`: a name in `schedules.SCHEDULES`; it spaces the noise levels.
-    - `sigma_start`: the level where the reverse process starts, in standard deviations of the standardised
-      data. None is sigma_max if there are steps enough for each to cut the noise by 40 % at most, else as
-      high as they reach at that rate, but no lower than 1.5: few steps are best spent from there down.
-    - `guidance`: weight of classifier-free guidance in a model with labels; 1 is plain, above it sharpens the
-      classes, a little below it fills the spaces that few points leave between them.
-    - `churn`: EDM's noise injection, with the Runge-Kutta solvers; 0 is deterministic.
-    """
-
-    steps: int = 30
-    solver: str = "multistep2"
-    schedule: str = "exp"
-    sigma_start: float | None = None
-    guidance: float = 1.0
-    churn: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"steps must be a whole number >= 1, got {self.steps!r}")
-        named_solver(self.solver)
-        schedule(self.schedule)
-        for name in ("sigma_start", "guidance", "churn"):
-            value = getattr(self, name)
-            if value is None and name == "sigma_start":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{name} must be a finite number, got {value!r}")
-        if self.sigma_start is not None and self.sigma_start <= 0:
-            raise InputError(f"sigma_start must be > 0, got {self.sigma_start}")
-        if self.churn < 0:
-            raise InputError(f"churn must be >= 0, got {self.churn}")
-
-    def levels(self, sigma_min: float, sigma_max: float) -> Tensor:
-        """Return the noise levels of a model that knows sigma_min to sigma_max: `steps` of them, `(steps,)`.
-
-        `steps - 1` solver intervals lie between them; the last step is the denoising at the last level.
-        """
-        cut = min((self.steps - 1) * math.log(1 / 0.6), math.log(sigma_max / sigma_min))
-        reached = min(max(sigma_min * math.exp(cut), 1.5), sigma_max)
-        top = reached if self.sigma_start is None else self.sigma_start
-        if not sigma_min < top <= sigma_max * (1 + 1e-12):
-            raise InputError(
-                f"sigma_start must lie above sigma_min {sigma_min:g} and up to sigma_max {sigma_max:g}, "
-                f"the range the model was trained for, got {top:g}"
-            )
-        spacing = schedule(self.schedule, {"sigma_min": sigma_min, "sigma_max": top})
-        if self.steps == 1:
-            return torch.tensor([top], dtype=torch.float64)
-        return spacing.levels(self.steps - 1)
-
-
 def sample(
     denoiser: Denoiser,
     clean: Distribution,
@@ -252,7 +193,7 @@ def sample(
     if given is None:
         start, label = Prior(clean, top).sample(first, last, seed=seed, label=label)
     else:
-        start = given + top * Stream(seed, "renoise").normal(first, last, dim=clean.dim)
+        start = given + top * RowNoise(seed, "renoise").normal(first, last, dim=clean.dim)
     path = reverse(denoiser, start, levels, solver, label=label, seed=seed, first_row=first, churn=churn)
     for z in path:  # noqa: B007 - only the last is wanted, and only it kept
         pass

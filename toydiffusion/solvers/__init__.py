@@ -1,0 +1,28 @@
+"""Solvers of the reverse process: methods as tables of coefficients, and the loop that applies them."""
+
+from toydiffusion.solvers.methods import (
+    DORMAND_PRINCE,
+    SOLVERS,
+    EmbeddedPair,
+    ExponentialMultistep,
+    ReverseSDE,
+    RungeKutta,
+    Solver,
+    solver,
+)
+from toydiffusion.solvers.reverse import reverse, sample
+from toydiffusion.solvers.sample_config import SampleConfig
+
+__all__ = [
+    "DORMAND_PRINCE",
+    "SOLVERS",
+    "EmbeddedPair",
+    "ExponentialMultistep",
+    "ReverseSDE",
+    "RungeKutta",
+    "SampleConfig",
+    "Solver",
+    "reverse",
+    "sample",
+    "solver",
+]
