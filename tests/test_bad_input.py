@@ -35,7 +35,6 @@ TABLES = {
     "identical.csv": "x,y\n1,2\n1,2\n1,2\n",
     "unlabelled.csv": "x,class\n1,in\n2,\n",
     "one-class.csv": "x,class\n1,in\n2,in\n",
-    "fractions.csv": "x,class\n1,0.5\n2,1\n",
 }
 
 
@@ -62,7 +61,7 @@ def folder(tmp_path_factory):
     (folder / "text.safetensors").write_text(GOOD)
     (folder / "tensor.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (folder / "header.safetensors").write_bytes(content.replace(b"multistep2", b"multistep9", 1))
-    version = content.replace(b'\\"format\\": 1', b'\\"format\\": 2', 1)
+    version = content.replace(b'\\"format\\": 2', b'\\"format\\": 3', 1)
     assert version != content
     (folder / "version.safetensors").write_bytes(version)
     save_file({"weight": torch.zeros(3)}, folder / "foreign.safetensors")
@@ -100,7 +99,6 @@ BAD_COMMANDS = [
     (f"fit good.csv --label-column clas {FIT}", ["'good.csv'", "no column 'clas'", "did you mean 'class'"]),
     (f"fit unlabelled.csv --label-column class {FIT}", ["line 3", "column 'class'", "missing"]),
     (f"fit one-class.csv --label-column class {FIT}", ["only one class", "'class'", "'in'", "at least 2"]),
-    (f"fit fractions.csv --label-column class {FIT}", ["line 2", "'class'", "0.5", "whole numbers"]),
     (f"fit good.csv --label-column x --columns x,y {FIT}", ["'x'", "both"]),
     # Settings.
     (f"fit good.csv --preset orignal {FIT}", ["preset 'orignal'", "did you mean 'original'"]),
@@ -201,7 +199,7 @@ def test_the_output_is_checked_before_the_work(run, monkeypatch):
         pytest.fail("the work came first")
 
     monkeypatch.setattr(tables, "read", work)
-    monkeypatch.setattr("toydiffusion.model.drawing.sample", work)
+    monkeypatch.setattr("toydiffusion.model.sampling.trajectory", work)
     assert run("fit good.csv --out no/new.safetensors")[0] == 2
     assert run("sample plain.safetensors -n 5 --out no/new.csv")[0] == 2
 
@@ -277,10 +275,9 @@ BAD_CALLS = {
     "device": (lambda p, c: td.TrainConfig(device="gpu"), ["'gpu'", "'cpu'"]),
     "not fitted": (lambda p, c: td.Diffusion().sample(5), ["not fitted", "fit"]),
     "not fitted, save": (lambda p, c: td.Diffusion().save("a.safetensors"), ["not fitted", "fit"]),
-    "no points": (lambda p, c: p.sample(0), ["0", "whole number >= 1"]),
-    "fewer than none": (lambda p, c: p.sample(-5), ["-5", "whole number >= 1"]),
-    "half a point": (lambda p, c: p.sample(2.5), ["2.5", "whole number >= 1"]),
-    "no number of points": (lambda p, c: p.sample(), ["None", "whole number >= 1"]),
+    "fewer than none": (lambda p, c: p.sample(-5), ["-5", "whole number >= 0"]),
+    "half a point": (lambda p, c: p.sample(2.5), ["2.5", "whole number >= 0"]),
+    "no number of points": (lambda p, c: p.sample(), ["None", "whole number >= 0"]),
     "unknown label": (lambda p, c: c.sample(5, "inn"), ["'inn'", "did you mean 'in'"]),
     "label of another kind": (lambda p, c: c.sample(5, 0), ["0", "'in'", "'out'"]),
     "labels of another number": (lambda p, c: c.sample(5, ["in", "out"]), ["5", "(2,)"]),
@@ -296,7 +293,7 @@ BAD_CALLS = {
     "batch size": (lambda p, c: p.sample(5, batch_size=0), ["batch_size", "0", ">= 1"]),
     "start of another width": (lambda p, c: p.sample(start=[[1, 2, 3]], sigma_start=1.0), ["2", "3"]),
     "start of another number": (lambda p, c: p.sample(7, start=X, sigma_start=1.0), ["7", "20"]),
-    "trajectory of no points": (lambda p, c: p.trajectory(0), ["0", "whole number >= 1"]),
+    "trajectory of fewer": (lambda p, c: p.trajectory(-1), ["-1", "whole number >= 0"]),
     "file to save": (lambda p, c: p.save("no/model.safetensors"), ["no folder 'no'"]),
     "file to load": (lambda p, c: td.load("no.safetensors"), ["no model file 'no.safetensors'"]),
 }

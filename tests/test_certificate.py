@@ -11,7 +11,7 @@ from laws import SKEWED, gaussians, standard
 
 from toydiffusion.certificate import budget, check, importance, quadrature
 from toydiffusion.certificate.check import Certificate
-from toydiffusion.density import ProbabilityFlow, log_density
+from toydiffusion.density import DensityConfig, DensityModel, ProbabilityFlow, log_density
 from toydiffusion.distributions import (
     BUILT_IN,
     Boxes,
@@ -29,15 +29,8 @@ def checked(
 ):
     """Return the certificate of a law's own exact density, or of what is put in place of a part of it."""
     known = gaussians(law, labelled)
-    return check(
-        ProbabilityFlow(denoiser or law.denoise, known),
-        prior or Prior(known, 20.0),
-        sigma_min=sigma_min,
-        num_classes=law.num_classes if labelled else None,
-        truth=law if truth else None,
-        points=points,
-        **more,
-    )
+    model = DensityModel(denoiser or law.denoise, prior or Prior(known, 20.0), sigma_min)
+    return check(model, truth=law if truth else None, points=points, **more)
 
 
 # Mass ---------------------------------------------------------------------------------------------------
@@ -121,7 +114,7 @@ def test_an_exact_denoiser_passes_every_check() -> None:
     assert found.mass.value == pytest.approx(1.0, abs=1e-3)
     assert found.solver_error.value < 2e-4
     assert found.covered > 0.98
-    assert found.bar < 2e-3
+    assert found.mean_error < 2e-3
     assert found.prior_error.value < 1e-3
     assert found.leak is None
     # E log p(z + sigma eps) against log p(z): all but the same where the data is smooth.
@@ -134,13 +127,13 @@ def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
     law, sigma_min, n = standard(Square()), 0.03, 400
     known = gaussians(law)
     flow, level = ProbabilityFlow(law.denoise, known), torch.full((n,), sigma_min, dtype=torch.float64)
-    found = check(flow, Prior(known, 3.0), sigma_min=sigma_min, num_classes=None, truth=law, points=n)
+    found = check(DensityModel(law.denoise, Prior(known, 3.0), sigma_min), truth=law, points=n)
     z, _ = law.rows(0, n, seed=1)  # the points that `check` draws for seed 0
     exact = log_density(flow, Prior(law, 3.0), z, level)
     miss = np.abs(exact.value - law.log_prob(z, sigma_min).numpy())
     assert miss.mean() > 1e-6
     assert found.solver_error.value == pytest.approx(miss.mean(), rel=0.05)
-    assert found.bar == pytest.approx(exact.error.mean(), rel=1e-6)
+    assert found.mean_error == pytest.approx(exact.error.mean(), rel=1e-6)
     cost = np.abs(log_density(flow, Prior(known, 3.0), z, level).value - exact.value)
     assert found.prior_error.value == pytest.approx(cost.mean(), rel=0.3)
     assert found.prior_error.value > 1e-3
@@ -148,10 +141,10 @@ def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
 
 def test_bars_that_are_too_narrow_do_not_count_as_covering() -> None:
     law = standard(Square())
-    flow, prior = ProbabilityFlow(law.denoise, gaussians(law)), Prior(law, 20.0)
+    model = DensityModel(law.denoise, Prior(gaussians(law), 20.0), 0.03)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toydiffusion.density.probability_flow.CAUTION", 0.02)
-        found = check(flow, prior, sigma_min=0.03, num_classes=None, truth=None, points=200)
+        found = check(model, points=200)
     assert found.covered < 0.7
 
 
@@ -207,16 +200,10 @@ def test_a_denoiser_whose_noise_levels_do_not_agree_has_another_elbo() -> None:
 
 def spent(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05, endless=None, n=1500):
     known = gaussians(law)
-    return budget(
-        ProbabilityFlow(denoiser or law.denoise, known, tolerance),
-        prior or Prior(known, 20.0),
-        law,
-        sigma_min=sigma_min,
-        endless=endless,
-        labelled=False,
-        n=n,
-        seed=0,
+    model = DensityModel(
+        denoiser or law.denoise, prior or Prior(known, 20.0), sigma_min, DensityConfig(tolerance)
     )
+    return budget(model, law, label=None, endless=endless, n=n, seed=0)
 
 
 def test_the_terms_sum_to_the_whole() -> None:

@@ -20,7 +20,8 @@ from scipy.stats import chisquare
 
 import toydiffusion as td
 from toydiffusion import tables
-from toydiffusion.cli import app, main
+from toydiffusion.cli import main
+from toydiffusion.cli.commands import app
 from toydiffusion.row_noise import RowNoise
 
 PROGRAM = [sys.executable, "-m", "toydiffusion"]

@@ -11,7 +11,7 @@ from laws import SKEWED, gaussians, standard
 from scipy.integrate import solve_ivp
 
 import toydiffusion as td
-from toydiffusion.density import LogDensity, ProbabilityFlow, gradient, log_density, prior_mismatch
+from toydiffusion.density import LogDensity, ProbabilityFlow, log_density, prior_mismatch, value_and_gradient
 from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import (
@@ -118,7 +118,7 @@ def test_prior_mismatch_is_the_difference_of_two_exact_log_densities() -> None:
     law = standard(SKEWED)
     for label in (None, torch.arange(3).repeat(40)):
         prior = Prior(gaussians(standard(ConcentricSquares(3)), label is not None), 2.0)
-        z, _ = prior.sample(0, 120, seed=1, label=label)
+        z, _ = prior.rows(range(120), seed=1, label=label)
         found, std_error = prior_mismatch(law.denoise, prior, z, label)
         truth = law.log_prob(z, 2.0, label) - prior.log_prob(z, label)
         assert ((found - truth).abs() <= 3 * std_error + 0.01 * truth.abs()).all()
@@ -264,7 +264,7 @@ def test_the_errors_of_a_mixture_are_its_classes_by_their_shares() -> None:
     assert mixed.error[0] == pytest.approx(0.25 * 0.01 + 0.75 * 0.03)
     assert mixed.std_error[0] == pytest.approx(0.3 * math.hypot(0.25, 0.75))
     assert mixed.prior_error[0] == pytest.approx(0.1)
-    assert mixed.bar[0] == pytest.approx(mixed.error[0] + 0.1 + mixed.std_error[0])
+    assert mixed.total_error[0] == pytest.approx(mixed.error[0] + 0.1 + mixed.std_error[0])
     assert mixed.evaluations[0] == 10
     hopeless, _ = LogDensity.mixed([one(0.0, 0.01), one(-1000.0, 9.0, met=False)], np.array([0.5, 0.5]))
     assert hopeless.met[0]  # a class that takes no part in the value has no say
@@ -344,7 +344,7 @@ def test_the_gradient_is_the_exact_score(name) -> None:
     law = CASES[name][0]
     z, _ = law.rows(0, 20, seed=0, sigma=0.1)
     flow = ProbabilityFlow(law.denoise, gaussians(law), tolerance=1e-5)
-    found = gradient(flow, Prior(law, HIGH), z, level(20, 0.1))
+    found = value_and_gradient(flow, Prior(law, HIGH), z, level(20, 0.1))[1]
     np.testing.assert_allclose(found, law.score(z, 0.1), atol=2e-3)
 
 

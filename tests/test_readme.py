@@ -24,7 +24,7 @@ def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     assert 0.8 < float(printed.split()[0]) <= 1
     assert "total mass" in printed
     assert "log-likelihood lost to the truth" in printed
-    commands = re.findall(r"^(toydiffusion (?:fit|show|sample|score) .*)$", README.read_text(), re.MULTILINE)
+    commands = re.findall(r"^(toydiffusion (?:fit|show|sample|log-prob) .*)$", README.read_text(), re.MULTILINE)
     assert len(commands) == 5
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command
@@ -36,10 +36,10 @@ def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     flowers = tables.read("virginica.parquet", label_column="target")
     assert flowers.labels is not None
     assert set(flowers.labels.tolist()) == {2}
-    scores = tables.read("scores.csv")
-    assert scores.columns == ("log_density", "log_density_error", "p_0", "p_1", "p_2")
+    found = tables.read("log_probs.csv")
+    assert found.columns == ("log_density", "log_density_total_error", "p_0", "p_1", "p_2")
     assert iris.labels is not None
-    assert np.mean(scores.points[:, 2:].argmax(1) == iris.labels) > 0.95
+    assert np.mean(found.points[:, 2:].argmax(1) == iris.labels) > 0.95
     own = iris.points[iris.labels == 2]
     np.testing.assert_allclose(flowers.points.mean(0), own.mean(0), atol=0.4)
 

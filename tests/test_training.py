@@ -86,7 +86,7 @@ def test_the_network_uses_position_noise_level_and_label_and_no_other_row() -> N
         net(z + 0.1, sigma, label),
         net(z, sigma * 1.3, label),
         net(z, sigma, (label + 1) % 3),
-        net(z, sigma, None),
+        net.unconditional(z, sigma),
     ):
         assert float((changed - out).abs().max(1).values.min()) > 1e-3
     assert net.size == sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -97,9 +97,10 @@ def test_float64_points_lose_nothing_at_low_noise() -> None:
     net = network()
     z = torch.tensor([[1.234567890123, -1.1]], dtype=torch.float64)
     sigma = torch.tensor([1e-3], dtype=torch.float64)
-    raw = net.raw(z.float(), sigma.float(), None).double()
+    label = torch.tensor([1])
+    raw = net.raw(z.float(), sigma.float(), label).double()
     c_skip, c_out = 1 / (1 + 1e-6), 1e-3 / math.sqrt(1 + 1e-6)
-    torch.testing.assert_close(net(z, sigma), c_skip * z + c_out * raw, rtol=1e-13, atol=0)
+    torch.testing.assert_close(net(z, sigma, label), c_skip * z + c_out * raw, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("name", sorted(PRECONDITIONINGS))
@@ -183,8 +184,9 @@ def test_labels_are_learned_and_so_is_the_whole() -> None:
     for _ in train(state, z, label, config):
         pass
     assert state.step == 400
-    for own, bound in ((True, 0.05), (False, 0.08)):
-        cost = denoiser_divergence(state.average, pair, sigma_min=0.05, sigma_max=5, n=4000, conditional=own)
+    network = state.average
+    for denoiser, own, bound in ((network, True, 0.05), (network.unconditional, False, 0.08)):
+        cost = denoiser_divergence(denoiser, pair, sigma_min=0.05, sigma_max=5, n=4000, conditional=own)
         assert cost.value < bound
     swapped = denoiser_divergence(
         lambda z, s, y=None: state.average(z, s, None if y is None else 1 - y),
@@ -313,7 +315,7 @@ def test_steps_and_batches_grow_with_classes_and_points_unless_given() -> None:
 
 
 def test_history_goes_into_tensors_and_back() -> None:
-    history = History([1.5, 0.25], [(2, 0.125)])
+    history = History((1.5, 0.25), ((2, 0.125),))
     assert History.from_tensors(history.tensors()) == history
     assert History.from_tensors(History().tensors()) == History()
 
@@ -362,9 +364,9 @@ def test_shares_by_hand() -> None:
     [
         ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
         ({"width": True}, "width must be a whole number"),
-        ({"learning_rate": 0}, "learning_rate must be > 0"),
-        ({"learning_rate": math.nan}, "learning_rate must be a number"),
-        ({"held_out": 1}, "held_out must be a number from 0 up to 1"),
+        ({"learning_rate": 0}, "learning_rate must be a finite number > 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a finite number"),
+        ({"held_out": 1}, "held_out must be a finite number >= 0 and < 1"),
         ({"preconditioning": "edn"}, "did you mean 'edm'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"sigma_min": 3.0, "sigma_max": 2.0}, "0 < sigma_min < sigma_max"),

@@ -1,22 +1,59 @@
-"""Diffusion models for points: small enough to see through, exact enough to trust."""
+"""Diffusion models for points: small enough to see through, exact enough to trust.
 
-from toydiffusion import distributions, schedules, solvers
-from toydiffusion.density import ToleranceWarning
-from toydiffusion.errors import InputError
-from toydiffusion.model import PRESETS, Diffusion, Preset, load
-from toydiffusion.solvers import SampleConfig
-from toydiffusion.training import TrainConfig, TrainingError
-from toydiffusion.types import Denoiser
+The names below are imported when the first of them is used. So `import toydiffusion` costs nothing, and the
+command line can be interrupted while torch is still loading.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toydiffusion import distributions, schedules, solvers
+    from toydiffusion.certificate import Budget, Certificate, Mass
+    from toydiffusion.codec import Codec, Standardizer
+    from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
+    from toydiffusion.errors import InputError
+    from toydiffusion.metrics import Estimate
+    from toydiffusion.model import PRESETS, Block, Densities, Diffusion, FittedModel, Preset, Provenance, load
+    from toydiffusion.solvers import SampleConfig
+    from toydiffusion.tables import Table
+    from toydiffusion.training import History, TrainConfig, TrainingError
+    from toydiffusion.types import Denoiser
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import the public names, and return this one."""
+        if name not in __all__:
+            raise AttributeError(f"module 'toydiffusion' has no attribute {name!r}")
+        from toydiffusion import public
+
+        return getattr(public, name)
+
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
+    "Block",
+    "Budget",
+    "Certificate",
+    "Codec",
     "Denoiser",
+    "Densities",
+    "DensityConfig",
     "Diffusion",
+    "Elbo",
+    "Estimate",
+    "FittedModel",
+    "History",
     "InputError",
+    "LogDensity",
+    "Mass",
     "Preset",
+    "Provenance",
     "SampleConfig",
+    "Standardizer",
+    "Table",
+    "Term",
     "ToleranceWarning",
     "TrainConfig",
     "TrainingError",
@@ -25,3 +62,8 @@ __all__ = [
     "schedules",
     "solvers",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return [*__all__, "__version__"]

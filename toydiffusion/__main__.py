@@ -1,4 +1,4 @@
-"""Row 7: `python -m toydiffusion` is the command `toydiffusion`."""
+"""`python -m toydiffusion` is the command `toydiffusion`."""
 
 import sys
 

@@ -27,7 +27,7 @@ def whole_number(name: str, value: object, least: int, most: int | None = None, 
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
-        allowed = f">= {least}" if most is None else f"from {least} to {most:,}"
+        allowed = f">= {least}" + ("" if most is None else f" and <= {most:,}")
         raise InputError(f"{name} must be a whole number {allowed}{hint}, got {shown(value)}")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
@@ -94,6 +94,11 @@ def choice(kind: str, value: object, allowed: Iterable[str]) -> str:
     return value
 
 
+def store(value: object, field: str, checked: object) -> None:
+    """Put a checked value into a field of a frozen dataclass, in its `__post_init__`."""
+    object.__setattr__(value, field, checked)
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return the end of an error message: the allowed word closest to `word`, then all of them.
 
@@ -120,3 +125,12 @@ def shown(value: object) -> str:
     text = repr(value)
     text = " ".join(text.split()) if not isinstance(value, str) else text
     return text if len(text) <= 80 else f"{text[:60]}...{text[-15:]}"
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with control characters escaped, for names from files that go to a terminal.
+
+    >>> printable("size \x1b[2J")
+    'size \\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toydiffusion.errors import seed_number
+from toydiffusion.errors import seed_number, store
 
 BLOCK = 1024
 """Rows drawn together. A constant of the file format of randomness: changing it changes every sample."""
@@ -37,7 +37,7 @@ class RowNoise:
 
     def __post_init__(self) -> None:
         """Check the seed."""
-        object.__setattr__(self, "seed", seed_number(self.seed))
+        store(self, "seed", seed_number(self.seed))
 
     def generator(self, step: int = 0, block: int = 0) -> torch.Generator:
         """Return a fresh CPU generator for this block of rows at this step."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from toydiffusion.density import ProbabilityFlow, log_density
-from toydiffusion.distributions import Distribution, Prior
+from toydiffusion.density import DensityModel, log_prob
+from toydiffusion.distributions import Distribution
 from toydiffusion.metrics import Estimate
-from toydiffusion.types import Denoiser, Labels
+from toydiffusion.types import Denoiser, FloatArray, Labels
 
 
 @dataclass(frozen=True)
@@ -47,38 +45,37 @@ class Budget:
 
 
 def budget(
-    flow: ProbabilityFlow,
-    prior: Prior,
+    model: DensityModel,
     truth: Distribution,
     *,
-    sigma_min: float,
+    label: int | None,
     endless: Denoiser | None,
-    labelled: bool,
     n: int,
     seed: int,
 ) -> Budget:
-    """Return the budget of the density that `flow` and `prior` define, `truth` in the same coordinates z.
+    """Return the budget of a density over n points of the truth, all in z.
 
-    `endless` is the network trained on endless fresh points, if there is one. `labelled` judges
-    log p(x | c) at the points' own classes. Over n points of the truth.
+    - `truth`: the exact law in the same coordinates.
+    - `label`: the index of a class, or None for the mixture of the classes.
+    - `endless`: the same network trained on endless fresh points, or None.
     """
-    z, drawn = truth.rows(0, n, seed=seed)
-    label: Labels | None = drawn if labelled else None
-    level = torch.full((n,), sigma_min, dtype=torch.float64)
+    z, _ = truth.rows(0, n, seed=seed, label=label)
+    asked: Labels | None = None if label is None else torch.full((n,), label)
+    level, tolerance = model.lowest(n), model.config.tolerance
 
-    def under(denoiser: Denoiser, tolerance: float) -> NDArray[np.float64]:
-        solved = ProbabilityFlow(denoiser, flow.moments, tolerance, flow.max_evaluations)
-        return log_density(solved, prior, z, level, label).value
+    def under(denoiser: Denoiser, tolerance: float) -> FloatArray:
+        solved = replace(model, denoiser=denoiser, config=replace(model.config, tolerance=tolerance))
+        return log_prob(solved, z, level, asked).value
 
-    smoothed = truth.log_prob(z, sigma_min, label).numpy()
+    smoothed = truth.log_prob(z, model.sigma_min, asked).numpy()
     chain = {
-        "lowest_sigma": truth.log_prob(z, 0.0, label).numpy() if truth.has_density else None,
+        "lowest_sigma": truth.log_prob(z, 0.0, asked).numpy() if truth.has_density else None,
         "prior": smoothed,
-        "solver": under(truth.denoise, flow.tolerance / 1000),
-        "network": under(truth.denoise, flow.tolerance) if endless is not None else None,
-        "finite_data": under(truth.denoise if endless is None else endless, flow.tolerance),
+        "solver": under(truth.denoise, tolerance / 1000),
+        "network": under(truth.denoise, tolerance) if endless is not None else None,
+        "finite_data": under(truth.denoise if endless is None else endless, tolerance),
     }
-    after = under(flow.denoiser, flow.tolerance)
+    after = under(model.denoiser, tolerance)
     terms, last = {}, after
     for name, before in reversed(chain.items()):
         if before is None:
@@ -89,6 +86,6 @@ def budget(
     return Budget(**terms, whole=mean(last - after))
 
 
-def mean(values: NDArray[np.float64]) -> Estimate:
+def mean(values: FloatArray) -> Estimate:
     """Return the mean of the values and its standard error."""
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))

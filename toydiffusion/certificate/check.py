@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from toydiffusion.certificate.budget import Budget, budget, mean
 from toydiffusion.certificate.mass import Mass, importance, quadrature
-from toydiffusion.density import ProbabilityFlow, elbo, log_density
-from toydiffusion.distributions import Bounded, Distribution, Prior
+from toydiffusion.density import DensityModel, evidence_lower_bound, flow_sample, log_prob
+from toydiffusion.distributions import Bounded, Distribution
 from toydiffusion.metrics import Estimate
 from toydiffusion.solvers import SampleConfig, sample, solver
 from toydiffusion.types import Denoiser, Labels, Levels, Points
 
-Drawn: TypeAlias = tuple[Points, Labels]
-
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found of a learned density. `str` of it is a table; `rows` the same as texts.
+    """The findings about a learned density. `str` of it is a table; `rows` has the same as texts.
 
-    - `masses`: the total mass of each class's density (one without classes); `mass` that of the whole.
-    - `solver_error`: mean over test points of |log-density at the tolerance - at a thousandth of it|;
-      `bar` the mean of the error bars that went with them, `covered` the share of points within theirs.
-    - `prior_error`: mean over test points of the prior's mismatch.
-    - `elbo_gap`: mean over test points of ELBO less log-density; `elbo_spread` its standard deviation from
-      point to point. Not a bound (`density.Elbo` says why): two roads to nearly one number.
-    - `leak`: the share of the model's points outside the known support, and `true_leak` that of the true law
-      smoothed at sigma_min; None without a truth that has a support.
-    - `budget`: None without a truth.
+    - `masses`: the total mass of the density of each class; one mass without classes.
+    - `frequencies`: the weights of these classes. `mass` is the total mass of the mixture.
+    - `solver_error`: the mean over test points of |log-density at the tolerance - at a thousandth of it|.
+    - `mean_error`: the mean of the error bars of the same log-densities.
+    - `covered`: the share of test points whose error lies within its bar.
+    - `prior_error`: the mean mismatch of the prior over test points.
+    - `elbo_gap`: the mean over test points of the ELBO less the log-density. It is no bound (`density.Elbo`
+      says why), but two ways to nearly the same number.
+    - `elbo_spread`: the standard deviation of that gap from point to point.
+    - `leak`: the share of the model's samples outside the known support; None without one.
+    - `true_leak`: the same share for the true law smoothed at sigma_min.
+    - `budget`: where the loss of log-likelihood comes from; None without a truth.
     """
 
     masses: tuple[Mass, ...]
     frequencies: tuple[float, ...]
     solver_error: Estimate
-    bar: float
+    mean_error: float
     covered: float
     prior_error: Estimate
     elbo_gap: Estimate
@@ -69,7 +69,7 @@ class Certificate:
             rows.append((f"    {name}{how}", f"{one.value:.5f} ± {one.error:.1g}"))
         rows += [
             ("solver error, nats (mean)", _pm(self.solver_error, 6)),
-            ("    error bar (mean); points within theirs", f"{self.bar:.2g}; {self.covered:.1%}"),
+            ("    error bar (mean); points within theirs", f"{self.mean_error:.2g}; {self.covered:.1%}"),
             ("prior mismatch, nats (mean)", _pm(self.prior_error, 6)),
             ("ELBO - log-density, nats (mean)", _pm(self.elbo_gap, 4)),
             ("    from point to point", f"{self.elbo_spread:.3f}"),
@@ -103,65 +103,61 @@ def _pm(found: Estimate, digits: int) -> str:
 
 
 def check(
-    flow: ProbabilityFlow,
-    prior: Prior,
+    model: DensityModel,
     *,
-    sigma_min: float,
-    num_classes: int | None,
-    truth: Distribution | None,
+    label: int | None = None,
+    truth: Distribution | None = None,
     endless: Denoiser | None = None,
     points: int = 1000,
     seed: int = 0,
     note: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
-    """Return the certificate of the density that `flow` and `prior` define at sigma_min, all in z.
+    """Return the certificate of a density, all in z.
 
-    `num_classes` None asks for the density of the whole, a number for those of so many classes. Test points,
-    `points` of them, are the truth's, or the model's own without one. `note` is told what is being done.
+    - `model`: the density.
+    - `label`: the index of a class, or None for the mixture of the classes.
+    - `truth`: the exact law, if it is known. The test points are then its own, otherwise the model's.
+    - `endless`: the same network trained on endless fresh points, for the error budget.
+    - `points`: the number of test points.
+    - `note`: called with a word on what is being done.
     """
-    labels = [None] if num_classes is None else list(range(num_classes))
     masses = []
-    for c in labels:
+    for c in _kinds(model, label):
         note("total mass" if c is None else f"total mass of class {c}")
-        masses.append(_mass(flow, prior, sigma_min, c, seed))
-    own, own_label = _carried(flow, prior, sigma_min, max(points, 4000), num_classes is not None, seed)
+        masses.append(_mass(model, c, seed))
+    _, down, own_label = flow_sample(
+        model, range(max(points, 4000)), _constant(label, max(points, 4000)), seed=seed
+    )
+    own = down.z
+    z = own[:points] if truth is None else truth.rows(0, points, seed=seed + 1, label=label)[0]
+    level, asked = model.lowest(len(z)), _constant(label, len(z))
 
-    if truth is None:
-        z, label = own[:points], own_label[:points]
-    else:
-        z, label = truth.rows(0, points, seed=seed + 1)
-    chosen = label if num_classes is not None else None
-    level = torch.full((len(z),), sigma_min, dtype=torch.float64)
     note("solver and prior")
-    found = log_density(flow, prior, z, level, chosen)
-    tighter = ProbabilityFlow(flow.denoiser, flow.moments, flow.tolerance / 1000, 10 * flow.max_evaluations)
-    miss = np.abs(found.value - log_density(tighter, prior, z, level, chosen).value)
+    found = log_prob(model, z, level, asked)
+    # The budget of evaluations grows too: a tolerance a thousand times smaller needs four times as many.
+    finer = replace(
+        model.config,
+        tolerance=model.config.tolerance / 1000,
+        max_evaluations=10 * model.config.max_evaluations,
+    )
+    miss = np.abs(found.value - log_prob(replace(model, config=finer), z, level, asked).value)
     note("ELBO")
-    bound = elbo(flow.denoiser, prior, z, chosen, sigma_min=sigma_min, evaluations=1024, seed=seed)
-    gap = bound.value - found.value
+    gap = evidence_lower_bound(model, z, asked, evaluations=1024, seed=seed).value - found.value
 
     leak, true_leak, spent = None, None, None
     if isinstance(truth, Bounded):
-        true, its = truth.rows(0, 20_000, seed=seed, sigma=sigma_min)
-        true_leak = _share(~truth.contains(true, its if num_classes is not None else None))
-        leak = _share(~truth.contains(own, own_label if num_classes is not None else None))
+        true, true_label = truth.rows(0, 20_000, seed=seed, sigma=model.sigma_min, label=label)
+        classes = model.num_classes > 1
+        true_leak = _share(~truth.contains(true, true_label if classes else None))
+        leak = _share(~truth.contains(own, own_label))
     if truth is not None:
         note("error budget")
-        spent = budget(
-            flow,
-            prior,
-            truth,
-            sigma_min=sigma_min,
-            endless=endless,
-            labelled=num_classes is not None,
-            n=2 * points,
-            seed=seed + 2,
-        )
+        spent = budget(model, truth, label=label, endless=endless, n=2 * points, seed=seed + 2)
     return Certificate(
         masses=tuple(masses),
-        frequencies=(1.0,) if num_classes is None else tuple(prior.distribution.frequencies.tolist()),
+        frequencies=tuple(model.frequencies.tolist()) if len(masses) > 1 else (1.0,),
         solver_error=mean(miss),
-        bar=float(found.error.mean()),
+        mean_error=float(found.error.mean()),
         covered=float(np.mean(miss <= found.error)),
         prior_error=mean(found.prior_error),
         elbo_gap=mean(gap),
@@ -172,38 +168,46 @@ def check(
     )
 
 
-@torch.no_grad()
-def _carried(
-    flow: ProbabilityFlow, prior: Prior, sigma_min: float, n: int, labelled: bool, seed: int
-) -> Drawn:
-    """Return n points of the density itself, and their labels."""
-    start, label = prior.sample(0, n, seed=seed)
-    top = torch.full((n,), prior.sigma, dtype=torch.float64)
-    return flow.carry(start, top, sigma_min, label if labelled else None).z, label
+def _kinds(model: DensityModel, label: int | None) -> list[int | None]:
+    """Return the classes whose densities make up the one in question; [None] in a model without labels."""
+    if label is not None:
+        return [label]
+    return list(range(model.num_classes)) if model.num_classes > 1 else [None]
+
+
+def _constant(label: int | None, n: int) -> Labels | None:
+    return None if label is None else torch.full((n,), label)
 
 
 @torch.no_grad()
-def _mass(flow: ProbabilityFlow, prior: Prior, sigma_min: float, c: int | None, seed: int) -> Mass:
+def _mass(model: DensityModel, c: int | None, seed: int) -> Mass:
     """Return the mass under class c, looked for where the sampler, another solver, puts points."""
-    config, label = SampleConfig(), None if c is None else torch.full((2000,), c)
-    levels = config.levels(sigma_min, prior.sigma)
+    config = SampleConfig()
+    levels = config.levels(model.sigma_min, model.prior.sigma)
 
     def denoise(z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        return flow.denoiser(z, sigma, None if c is None else label)
+        # Without classes the law of the prior has one, which the denoiser is not to be told.
+        return model.denoiser(z, sigma, None if c is None else label)
 
-    method = solver(config.solver)
-    guide, _ = sample(denoise, prior.distribution, levels, method, rows=(0, 2000), seed=seed, label=label)
+    guide, _ = sample(
+        denoise,
+        model.prior.distribution,
+        levels,
+        solver(config.solver),
+        rows=range(2000),
+        seed=seed,
+        label=_constant(c, 2000),
+    )
 
     def density(z: Points) -> torch.Tensor:
         parts = [torch.empty(0, dtype=torch.float64)]
         for first in range(0, len(z), 8192):
             block = z[first : first + 8192]
-            level = torch.full((len(block),), sigma_min, dtype=torch.float64)
-            label = None if c is None else torch.full((len(block),), c)
-            parts.append(torch.from_numpy(log_density(flow, prior, block, level, label).value))
+            found = log_prob(model, block, model.lowest(len(block)), _constant(c, len(block)))
+            parts.append(torch.from_numpy(found.value))
         return torch.cat(parts)
 
-    found = quadrature(density, guide, step=sigma_min) if guide.shape[1] <= 3 else None
+    found = quadrature(density, guide, step=model.sigma_min) if guide.shape[1] <= 3 else None
     return found or importance(density, guide, seed=seed)
 
 

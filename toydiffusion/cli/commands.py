@@ -1,7 +1,4 @@
-"""The command line. Each command reads its flags and calls `Diffusion`; `main` gives the exit code.
-
-0 done, 2 bad input, 1 failed while running, 130 interrupted; what went wrong is one line on standard error.
-"""
+"""The commands. Each reads its flags and calls `Diffusion`; `run` returns the exit code."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ import typer
 from toydiffusion import __version__, tables
 from toydiffusion.cli.flags import flag, flags
 from toydiffusion.density import TOLERANCE
-from toydiffusion.errors import InputError, nearest
-from toydiffusion.files import check_target
+from toydiffusion.errors import InputError, nearest, printable, shown, whole_number
+from toydiffusion.files import check_target, file_digest
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.solvers import SampleConfig
-from toydiffusion.training import TrainConfig, TrainingError
+from toydiffusion.training import TrainConfig, TrainingError, check_checkpoint
 
 app = typer.Typer(
     help="Diffusion models for points in a few dimensions.",
@@ -37,7 +34,7 @@ app = typer.Typer(
 
     toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv
 
-    toydiffusion score model.safetensors points.csv --out scores.csv
+    toydiffusion log-prob model.safetensors points.csv --out log_probs.csv
 
     toydiffusion show model.safetensors""",
     add_completion=False,
@@ -47,10 +44,10 @@ app = typer.Typer(
 _UsageError: Any = typer.BadParameter.__base__
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (None: the program's own) and return its exit code.
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (None: the program's own arguments) and return its exit code.
 
-    SIGTERM is taken like Ctrl-C, so that temporary files go and checkpoints stay.
+    SIGTERM is taken like Ctrl-C, so that temporary files are removed and checkpoints kept.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -72,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more as it ends, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError:
+        return _fail("error: out of memory", 1)
     except (OSError, TrainingError) as error:
         return _fail(f"error: {error}", 1)
     finally:
@@ -80,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _warn(message: str) -> None:
-    typer.echo("toydiffusion: warning: " + message, err=True)
+    typer.echo(f"toydiffusion: warning: {message}", err=True)
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo("toydiffusion: " + " ".join(message.splitlines()), err=True)
+    typer.echo(f"toydiffusion: {printable(' '.join(message.splitlines()))}", err=True)
     return code
 
 
@@ -137,9 +136,13 @@ def fit(
     same model as if never interrupted.
     """
     if out.suffix != ".safetensors":
-        raise InputError(f"{str(out)!r}: a model file ends in '.safetensors', not in {out.suffix!r}")
+        raise InputError(
+            f"{shown(str(out))}: a model file ends in '.safetensors', not in {shown(out.suffix)}"
+        )
     check_target(out)
+    tables.check_not_same(out, [points])
     checkpoint = out.with_suffix(".checkpoint")
+    check_checkpoint(checkpoint)
     recipe = Diffusion(preset=preset)
     model = Diffusion(replace(recipe.config, **settings), recipe.sampling)
     table = tables.read(points, columns=_names(columns), label_column=label_column)
@@ -173,57 +176,74 @@ def sample(
     label: Annotated[
         str | None, flag(str, "One class, for all points.", show_default="as frequent as in training")
     ] = None,
-    seed: Annotated[int, flag(int, "Same seed, same points; n are the first n of n + 1.")] = 0,
+    seed: Annotated[int, flag(int, "Same seed, same points.")] = 0,
+    first_row: Annotated[
+        int, flag(int, "The number of the first row, in the endless sample of the seed.")
+    ] = 0,
     batch_size: Annotated[int, flag(int, "Points in memory at once.")] = 8192,
 ) -> None:
-    """Draw new points from a model into a table, in constant memory.
+    """Sample new points from a model into a table, in constant memory.
 
-    The columns are called as in training; the points of a model with labels have theirs in one more column.
+    The columns are called as in training. A model with labels adds a column of labels.
     """
-    drawn = load(model)
-    blocks = drawn.sample_blocks(
-        n,
-        None if label is None else _class_called(label, drawn, model),
-        sampling=replace(drawn.sampling, **settings),
+    tables.check_suffix(out)
+    tables.check_not_same(out, [model])
+    loaded = load(model)
+    codec = loaded.fitted.codec
+    _check_not_the_source(out, loaded)
+    blocks = loaded.sample_blocks(
+        whole_number("-n", n, 1),
+        None if label is None else _class_called(label, loaded, model),
+        sampling=replace(loaded.sampling, **settings),
         seed=seed,
+        first_row=first_row,
         batch_size=batch_size,
         progress=None,
     )
-    columns = drawn.columns or tables.default_columns(drawn.dim)
-    label_column = None if drawn.classes is None else drawn.label_column or "label"
-    with tables.Writer(out, columns, label_column, drawn.classes) as writer:
+    label_column = None
+    if codec.classes is not None:
+        label_column = codec.label_column or tables.free_name("label", codec.names)
+    with tables.Writer(out, codec.names, label_column, codec.classes) as writer:
         for points, labels in blocks:
             writer.write(points, labels)
     typer.echo(f"wrote {n:,} points to {out}")
 
 
+def _check_not_the_source(out: Path, model: Diffusion) -> None:
+    """Raise InputError if `out` is the table that the model was fitted to, under any name."""
+    source = model.fitted.provenance.source_digest
+    if source is not None and out.is_file() and file_digest(out) == source:
+        raise InputError(f"{shown(str(out))} is the table that the model was fitted to; give another name")
+
+
 def _class_called(text: str, model: Diffusion, path: Path) -> Any:
-    """Return the class that is written `text`: 3 as "3", True as "true" or "True"."""
+    """Return the class that is written `text` in a file; True is also found as "True"."""
     words = _class_words(model)
     if not words:
-        raise InputError(f"{str(path)!r} was fitted without labels, so --label {text!r} cannot be asked for")
+        raise InputError(
+            f"{shown(str(path))} was fitted without labels, so --label {shown(text)} cannot be asked for"
+        )
     word = text.lower() if words.keys() <= {"true", "false"} else text
     if word not in words:
-        raise InputError(f"{str(path)!r} has no class {text!r}: {nearest(text, list(words))}")
+        raise InputError(f"{shown(str(path))} has no class {shown(text)}: {nearest(text, list(words))}")
     return words[word]
 
 
 def _class_words(model: Diffusion) -> dict[str, Any]:
     """Return the classes by how they are written; there are none in a model without labels."""
-    if model.classes is None:
-        return {}
-    boolean = model.classes.dtype == bool
-    return {str(value).lower() if boolean else str(value): value for value in model.classes.tolist()}
+    return {} if model.classes is None else tables.label_words(model.classes)
 
 
-@app.command(epilog="Example: toydiffusion score model.safetensors points.csv --out scores.csv")
-def score(
+@app.command(
+    "log-prob", epilog="Example: toydiffusion log-prob model.safetensors points.csv --out log_probs.csv"
+)
+def log_prob(
     model: Model,
     points: Table,
-    out: Annotated[Path, flag(Path, "Where the scores go: .csv, .parquet or .npy.")],
+    out: Annotated[Path, flag(Path, "Where the log-densities go: .csv, .parquet or .npy.")],
     label: Annotated[
         str | None,
-        flag(str, "Log-densities under this class, for all points.", show_default="of the whole"),
+        flag(str, "Log-densities under this class, for all points.", show_default="of the mixture"),
     ] = None,
     label_column: Annotated[
         str | None, flag(str, "The points' own labels: log-densities under each point's own class.")
@@ -232,30 +252,32 @@ def score(
         str, flag(str, f"Rows with missing or infinite numbers. One of: {', '.join(tables.ON_BAD)}.")
     ] = "raise",
     tolerance: Annotated[float, flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
-    batch_size: Annotated[int, flag(int, "Points judged at once.")] = 4096,
+    batch_size: Annotated[int, flag(int, "Points computed at once.")] = 4096,
 ) -> None:
-    """Say how probable points are: log-densities, error bars and class probabilities, a row for each point.
+    """Compute log-densities, error bars and class probabilities, a row for each point.
 
-    Columns: log_density, in nats, of the learned law smoothed at sigma_min; log_density_error, its error bar
-    (numerical error and the prior's mismatch); and p_<class> for each class of a model with labels. A row
+    Columns: log_density, in nats, of the learned law smoothed at sigma_min; log_density_total_error, its
+    numerical error plus the mismatch of the prior; and p_<class> for each class of a model with labels. A row
     skipped with --on-bad skip is there, and empty.
     """
     if label is not None and label_column is not None:
         raise InputError("--label asks for one class for all points, --label-column for their own; give one")
     tables.check_suffix(out)
+    tables.check_not_same(out, [model, points])
     check_target(out)
-    if out.exists() and points.exists() and out.samefile(points):
-        raise InputError(f"{str(out)!r} is the table of points: the scores would take its place")
-    judge = load(model)
-    wanted = None if label is None else _class_called(label, judge, model)
-    table = tables.read(points, columns=judge.columns, label_column=label_column, on_bad=on_bad)
-    blocks = judge.score_blocks(table, wanted, tolerance=tolerance, batch_size=batch_size, progress=None)
-    names = [f"p_{word}" for word in _class_words(judge)]
+    loaded = load(model)
+    wanted = None if label is None else _class_called(label, loaded, model)
+    table = tables.read(points, columns=loaded.columns, label_column=label_column, on_bad=on_bad)
+    _check_not_the_source(out, loaded)
+    blocks = loaded.log_prob_blocks(table, wanted, tolerance=tolerance, batch_size=batch_size, progress=None)
+    names = [f"p_{word}" for word in _class_words(loaded)]
     missed, worst = 0, 0.0
-    with tables.Writer(out, ["log_density", "log_density_error", *names]) as writer:
-        for density, shares in blocks:
-            columns = [density.value[:, None], density.bar[:, None], *([] if shares is None else [shares])]
-            writer.write(np.concatenate(columns, axis=1))
+    with tables.Writer(out, ["log_density", "log_density_total_error", *names]) as writer:
+        for density, probabilities in blocks:
+            columns = [density.value[:, None], density.total_error[:, None]]
+            writer.write(
+                np.concatenate([*columns, *([] if probabilities is None else [probabilities])], axis=1)
+            )
             missed += int((~density.met).sum())
             worst = max(worst, float(density.error[~density.met].max(initial=0.0)))
     skipped = int(table.missing.sum())
@@ -264,7 +286,10 @@ def score(
             f"points that missed the tolerance of {tolerance:g}: {missed:,}; largest error {worst:.2g} nats"
         )
     beside = f", {skipped:,} of them empty" if skipped else ""
-    typer.echo(f"wrote the scores of {len(table.points):,} points to {out}{beside}")
+    typer.echo(f"wrote the log-densities of {len(table.points):,} points to {out}{beside}")
+
+
+app.command("score", hidden=True, deprecated=True, help="The old name of log-prob.")(log_prob)
 
 
 @app.command()
@@ -277,7 +302,7 @@ def _print_card(model: Diffusion) -> None:
     card = model.card()
     width = max(len(name) for name, _ in card)
     for name, value in card:
-        typer.echo(f"{name:<{width}}  {value}")
+        typer.echo(f"{name:<{width}}  {printable(value)}")
 
 
 @app.command()
@@ -285,7 +310,7 @@ def demo(
     out: Annotated[Path, flag(Path, "The folder for the report.")] = Path("demo"),
     seed: Annotated[int, flag(int, "Same seed, same report.")] = 0,
 ) -> None:
-    """Tell the whole story on the squares: fit, draw, judge against the exact answer, report."""
+    """Tell the whole story on the squares: fit, sample, compare with the exact answer, report."""
     from toydiffusion import report
 
     report.demo(out, seed=seed)

@@ -1,5 +1,6 @@
 """The crossing between tables in the user's coordinates x and the core's points z."""
 
+from toydiffusion.codec.codec import Codec
 from toydiffusion.codec.standardizer import Standardizer
 
-__all__ = ["Standardizer"]
+__all__ = ["Codec", "Standardizer"]

@@ -1,4 +1,4 @@
-"""The one crossing between users' coordinates x and the core's coordinates z."""
+"""The map between the coordinates x of the user and z of the core, column by column."""
 
 from __future__ import annotations
 

@@ -1,7 +1,15 @@
 """Denoisers: the network, its preconditioning, and wrappers around any denoiser."""
 
-from toydiffusion.denoisers.network import Network
+from toydiffusion.denoisers.network import MOST_WEIGHTS, Network
 from toydiffusion.denoisers.preconditioning import PRECONDITIONINGS, Preconditioning, preconditioning
-from toydiffusion.denoisers.wrappers import Counting, guided
+from toydiffusion.denoisers.wrappers import Counting, Guided
 
-__all__ = ["PRECONDITIONINGS", "Counting", "Network", "Preconditioning", "guided", "preconditioning"]
+__all__ = [
+    "MOST_WEIGHTS",
+    "PRECONDITIONINGS",
+    "Counting",
+    "Guided",
+    "Network",
+    "Preconditioning",
+    "preconditioning",
+]

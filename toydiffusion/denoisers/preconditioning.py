@@ -19,9 +19,9 @@ Coefficient: TypeAlias = Callable[[Tensor], Tensor]
 class Preconditioning:
     """How a raw network output F becomes a denoiser: `D(z; sigma) = c_skip z + c_out F(c_in z; sigma)`.
 
-    The network's target is then `(z0 - c_skip z) / c_out`; the loss weight `1 / c_out^2` makes the denoising
-    loss the plain squared error of F (Karras et al. 2022, equations 7 and 8). For data of unit variance the
-    input `c_in z` has unit variance, and so has the target of "noise" and "edm" at every noise level.
+    The target of F is `(z0 - c_skip z) / c_out`. The loss weight `1 / c_out^2` makes the denoising loss the
+    plain squared error of F (Karras et al. 2022, equations 7 and 8). For data of unit variance the input
+    `c_in z` has unit variance. So has the target of "noise" and "edm", at every noise level.
     """
 
     c_skip: Coefficient
@@ -37,7 +37,16 @@ class Preconditioning:
         return self.c_out(sigma) ** -2
 
 
-def _minus(sigma: Tensor) -> Tensor:
+# Functions with names, not lambdas: a network that holds them can then be pickled.
+def _zero(sigma: Tensor) -> Tensor:
+    return torch.zeros_like(sigma)
+
+
+def _one(sigma: Tensor) -> Tensor:
+    return torch.ones_like(sigma)
+
+
+def _minus_sigma(sigma: Tensor) -> Tensor:
     return -sigma
 
 
@@ -49,14 +58,16 @@ def _edm_out(sigma: Tensor) -> Tensor:
     return sigma * (1 + sigma**2).rsqrt()
 
 
-# Functions with names, not lambdas: so the network that holds one can be pickled.
 PRECONDITIONINGS: dict[str, Preconditioning] = {
-    "noise": Preconditioning(c_skip=torch.ones_like, c_out=_minus),
-    "data": Preconditioning(c_skip=torch.zeros_like, c_out=torch.ones_like),
+    "noise": Preconditioning(c_skip=_one, c_out=_minus_sigma),
+    "data": Preconditioning(c_skip=_zero, c_out=_one),
     "edm": Preconditioning(c_skip=_edm_skip, c_out=_edm_out),
 }
-"""What the network predicts: "noise" the added noise eps (the original's), "data" the clean point, "edm" the
-mixture of the two whose error is amplified least."""
+"""Each preconditioning by name.
+
+"noise" predicts the added noise eps, "data" the clean point, and "edm" the mix of the two whose error is
+amplified least.
+"""
 
 
 def preconditioning(name: str) -> Preconditioning:

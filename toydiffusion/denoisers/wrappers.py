@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 
-def guided(denoiser: Denoiser, weight: float) -> Denoiser:
-    """Return the classifier-free guided denoiser `D_none + weight (D_label - D_none)` (Ho & Salimans 2022).
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance (Ho & Salimans 2022): `D_none + weight (D_label - D_none)`.
 
-    `weight` 1 is the conditional denoiser itself, 0 the unconditional one, above 1 exaggerates the class.
-    The result is not the denoiser of any noised law, so it samples but gives no log-density.
+    The result is not the denoiser of any noised law. So it samples, but it gives no log-density.
+
+    - `denoiser`: `D_label`, the denoiser of one class.
+    - `unconditional`: `D_none`, the denoiser without labels.
+    - `weight`: 1 is `D_label`, 0 is `D_none`, more than 1 exaggerates the class.
     """
 
-    def denoise(z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        whole = denoiser(z, sigma, None)
-        return whole + weight * (denoiser(z, sigma, label) - whole)
+    denoiser: Denoiser
+    unconditional: Denoiser
+    weight: float
 
-    return denoiser if weight == 1 else denoise
+    def __call__(self, z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
+        """Return the guided posterior mean, `(n, d)`."""
+        without = self.unconditional(z, sigma, None)
+        return without + self.weight * (self.denoiser(z, sigma, label) - without)
 
 
 class Counting:
-    """A denoiser that counts how often it was called, `calls`, and for how many points in all, `points`.
+    """A denoiser that counts its calls, `calls`, and the points in all of them, `points`.
 
     >>> import torch
     >>> def origin(z, sigma, label=None):

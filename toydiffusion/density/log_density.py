@@ -37,7 +37,7 @@ class LogDensity(ArrayWithErrors):
     - `evaluations` `(n,)`: how often the denoiser was called for each point.
     - `met` `(n,)`: whether `error` stayed within the tolerance.
 
-    `bar` `(n,)`: `error`, `prior_error` and `std_error` together, the one number to put behind a value.
+    `total_error` `(n,)` is their sum `error + prior_error + std_error`.
 
     >>> from toydiffusion.density import ProbabilityFlow, log_density
     >>> from toydiffusion.distributions import Prior, Square
@@ -57,13 +57,13 @@ class LogDensity(ArrayWithErrors):
     met: NDArray[np.bool_]
 
     @property
-    def bar(self) -> NDArray[np.float64]:
+    def total_error(self) -> NDArray[np.float64]:
         """`error + prior_error + std_error`, `(n,)`."""
         return self.error + self.prior_error + self.std_error
 
     def __repr__(self) -> str:
         """Return the values and their bars, the middle left out where there are many."""
-        shown = [f"{v:.4f} +- {e:.1g}" for v, e in zip(self.value[:6], self.bar[:6], strict=True)]
+        shown = [f"{v:.4f} +- {e:.1g}" for v, e in zip(self.value[:6], self.total_error[:6], strict=True)]
         more = f", ... {len(self)} points" if len(self) > 6 else ""
         return f"LogDensity([{', '.join(shown)}{more}] nats)"
 
@@ -174,14 +174,14 @@ def log_density(
     )
 
 
-def gradient(
+def value_and_gradient(
     flow: ProbabilityFlow, prior: Prior, z: Points, sigma: Levels, label: Labels | None = None
-) -> Tensor:
-    """Return the gradient of `log_density` in z, `(n, d)`, by autograd through the solver.
+) -> tuple[Tensor, Tensor]:
+    """Return `log_density` at z, `(n,)`, and its gradient in z, `(n, d)`, by autograd through the solver.
 
     The steps are taken as given. Memory grows with steps and points, hence a few hundred at a time.
     """
-    slopes = [torch.zeros_like(z[:0])]
+    values, slopes = [z.new_zeros(0)], [torch.zeros_like(z[:0])]
     for first in range(0, len(z), 256):
         rows = slice(first, first + 256)
         given = None if label is None else label[rows]
@@ -190,7 +190,8 @@ def gradient(
             carried = flow.carry(at, sigma[rows], prior.sigma, given, create_graph=True)
             value = prior.log_prob(carried.z, given) - carried.change.mean(1)
             slopes += torch.autograd.grad(value.sum(), at)
-    return torch.cat(slopes)
+        values.append(value.detach())
+    return torch.cat(values), torch.cat(slopes)
 
 
 def prior_error(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | None) -> Tensor:
@@ -221,7 +222,7 @@ def prior_mismatch(
         rows = slice(None) if kind is None else label == kind
         mean = prior.distribution.mean if kind is None else prior.distribution.class_means[kind]
         index = None if kind is None else torch.full((_CONSTANT,), kind)
-        drawn, _ = prior.sample(0, _CONSTANT, seed=0, label=index)
+        drawn, _ = prior.rows(range(_CONSTANT), seed=0, label=index)
         together = torch.cat([z[rows], drawn])
         line = _along(denoiser, prior, together, mean, kind)
         ours, constant = line[:-_CONSTANT], line[-_CONSTANT:]

@@ -25,11 +25,9 @@ class Prior:
     distribution: Distribution
     sigma: float
 
-    def sample(
-        self, start: int, stop: int, *, seed: int, label: Labels | None = None
-    ) -> tuple[Points, Labels]:
-        """Return rows `start..stop` of the endless sample of this seed, and their labels."""
-        return self.distribution.rows(start, stop, seed=seed, sigma=self.sigma, label=label)
+    def rows(self, rows: range, *, seed: int, label: Labels | None = None) -> tuple[Points, Labels]:
+        """Return these rows of the endless sample of this seed, `(n, d)`, and their labels, `(n,)`."""
+        return self.distribution.rows(rows.start, rows.stop, seed=seed, sigma=self.sigma, label=label)
 
     def log_prob(self, z: Points, label: Labels | None = None) -> Tensor:
         """Return the log-density at z, `(n,)`, in nats."""

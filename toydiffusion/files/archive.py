@@ -1,4 +1,4 @@
-"""Our files of tensors: safetensors with JSON metadata and a digest, never a pickle."""
+"""Files of tensors: safetensors with JSON metadata and a digest, never a pickle."""
 
 from __future__ import annotations
 
@@ -7,80 +7,119 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
-from toydiffusion.errors import InputError
+from toydiffusion.errors import InputError, shown
 from toydiffusion.files.atomic import replacing
 
-FORMAT = 1
-"""Version of the files' layout; a file of another one is refused by name."""
+FORMAT = 2
+"""The version of the files' layout. A file of another version is refused."""
 
 _ENTRY = "toydiffusion"
+_LONGEST = 10**7
+"""Characters of metadata beyond which a file is refused unread."""
+_DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What a file holds: tensors by name, and a JSON object that describes them."""
+    """The contents of a file: tensors by name, and a JSON object that describes them."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any]
 
     def write(self, path: str | os.PathLike[str], kind: str) -> None:
-        """Write the file whole or not at all; `kind` says what it is ("model", "checkpoint")."""
+        """Write the file whole or not at all. `kind` is what it holds: "model" or "checkpoint"."""
         from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         text = json.dumps(dict(self.metadata), sort_keys=True)
         # One entry only: safetensors writes several in an order that changes from run to run.
-        stamp = {"kind": kind, "format": FORMAT, "digest": _digest(tensors, text), "metadata": text}
+        stamp = {
+            "kind": kind,
+            "format": FORMAT,
+            "digest": _digest(kind, FORMAT, text, tensors),
+            "metadata": text,
+        }
         with replacing(path) as part:
             part.write_bytes(save(tensors, metadata={_ENTRY: json.dumps(stamp)}))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], kind: str) -> Archive:
-        """Read a file of this kind; one that is missing, damaged or something else is an `InputError`."""
+        """Read a file of this kind.
+
+        The file is hostile input: its digest shows accidents, not malice, since anyone can compute it. So
+        only its form is settled here, and the caller compares every name, shape and number with what it
+        expects. Raises `InputError` for a file that is missing, damaged, or not of this kind.
+        """
         from safetensors import SafetensorError, safe_open
 
-        name = str(path)
-        if os.path.isdir(name):
-            raise InputError(f"{name!r} is a folder, not a {kind} file")
+        name = shown(str(path))
+        if os.path.isdir(path):
+            raise InputError(f"{name} is a folder, not a {kind} file")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"{name} is not a regular file")
         try:
-            with safe_open(name, framework="pt") as file:
+            with safe_open(str(path), framework="pt") as file:
                 header = file.metadata() or {}
+                stamp = _stamp(header, name, kind)
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
-            raise InputError(f"there is no {kind} file {name!r}") from None
+            raise InputError(f"there is no {kind} file {name}") from None
         except OSError as error:
-            raise InputError(f"cannot read {name!r}: {error.strerror or error}") from None
+            raise InputError(f"cannot read {name}: {error.strerror or error}") from None
         except SafetensorError:
             raise InputError(
-                f"{name!r} is not a {kind} file, or is cut off: expected a file that toydiffusion saved"
+                f"{name} is not a {kind} file, or is cut off: expected a file that toydiffusion saved"
             ) from None
-        if _ENTRY not in header:
-            raise InputError(f"{name!r} is not a {kind} file: it was not saved by toydiffusion")
-        try:
-            stamp = json.loads(header[_ENTRY])
-            found, version, text = stamp["kind"], stamp["format"], stamp["metadata"]
-            whole = stamp["digest"] == _digest(tensors, text)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError(f"{name!r} was altered after it was saved: its header cannot be read") from None
-        if found != kind:
-            raise InputError(f"{name!r} is a {found} file, expected a {kind} file")
-        if version != FORMAT:
-            raise InputError(
-                f"{name!r} has format version {version}; this toydiffusion reads version {FORMAT}"
-            )
-        if not whole:
-            raise InputError(f"{name!r} was altered after it was saved: its contents do not match its digest")
-        return cls(tensors, json.loads(text))
+        if any(tensor.dtype not in _DTYPES for tensor in tensors.values()):
+            raise InputError(f"{name} was altered after it was saved: it has numbers of another type")
+        text = stamp["metadata"]
+        if stamp["digest"] != _digest(kind, FORMAT, text, tensors):
+            raise InputError(f"{name} was altered after it was saved: its contents do not match its digest")
+        metadata = _json(text, name)
+        if not isinstance(metadata, dict):
+            raise InputError(f"{name} was altered after it was saved: its metadata is not an object")
+        return cls(tensors, metadata)
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def _stamp(header: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
+    """Return the stamp of the file: kind, format, digest and metadata, the last three as they stand."""
+    if _ENTRY not in header:
+        raise InputError(f"{name} is not a {kind} file: it was not saved by toydiffusion")
+    stamp = _json(header[_ENTRY], name)
+    texts = ("kind", "digest", "metadata")
+    if not isinstance(stamp, dict) or not all(isinstance(stamp.get(key), str) for key in texts):
+        raise InputError(f"{name} was altered after it was saved: its header cannot be read")
+    if stamp["kind"] != kind:
+        raise InputError(f"{name} is a {shown(stamp['kind'])[1:-1]} file, expected a {kind} file")
+    if stamp.get("format") != FORMAT:
+        version = shown(stamp.get("format"))
+        raise InputError(f"{name} has format version {version}; this toydiffusion reads version {FORMAT}")
+    return stamp
+
+
+def _json(text: str, name: str) -> Any:
+    """Return what the text says; JSON that is too long, too deep or none at all is an `InputError`."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError("too long")
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise InputError(f"{name} was altered after it was saved: its header cannot be read") from None
+
+
+def _digest(kind: str, version: int, text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps([kind, version, text]).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ def check_target(path: str | os.PathLike[str]) -> None:
     toydiffusion.errors.InputError: cannot write 'missing/points.csv': there is no folder 'missing'
     """
     _create_part(_resolve(path)).unlink()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 digest of the contents of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

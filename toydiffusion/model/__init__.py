@@ -1,6 +1,21 @@
-"""The facade: fit, sample, save, load."""
+"""Models: the fitted model as a value, plain functions of it, and the facade `Diffusion`.
 
-from toydiffusion.model.facade import Diffusion, load
+`fitting`, `sampling`, `densities` and `model_file` hold the functions; each method of `Diffusion` calls one.
+"""
+
+from toydiffusion.model.densities import Densities
+from toydiffusion.model.diffusion import Diffusion, load
+from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.model.presets import PRESETS, Preset
+from toydiffusion.model.sampling import Block
 
-__all__ = ["PRESETS", "Diffusion", "Preset", "load"]
+__all__ = [
+    "PRESETS",
+    "Block",
+    "Densities",
+    "Diffusion",
+    "FittedModel",
+    "Preset",
+    "Provenance",
+    "load",
+]

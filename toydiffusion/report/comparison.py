@@ -51,9 +51,13 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
         clocked = replace(own[0].model.sampling, steps=settings.schedule_steps, schedule=name)
         common = replace(clocked, schedule="exp")
         for i, learned in enumerate(own):
-            x = learned.draw(n, clocked, seed=seed + i)
+            x = learned.model.sample(n, sampling=clocked, seed=seed + i)
             both = fit_of(x, law)
-            alone = both if common == clocked else fit_of(learned.draw(n, common, seed=seed + i), law)
+            alone = (
+                both
+                if common == clocked
+                else fit_of(learned.model.sample(n, sampling=common, seed=seed + i), law)
+            )
             if i == 0:
                 shown.append(Scatter(x[: settings.shown], f"{name}\nTV {both.total_variation:.3f}", name))
             measured["tv"][name].append(both.total_variation)
@@ -61,7 +65,7 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             measured["kl"][name].append(learned.divergence(settings.fresh, seed=seed + i).value)
             measured["tv_training"][name].append(alone.total_variation)
             measured["inside_training"][name].append(alone.inside)
-            exact = fit_of(learned.draw(n, clocked, seed=seed + i, exact=True), law)
+            exact = fit_of(learned.exact.sample(n, sampling=clocked, seed=seed + i), law)
             sampling_alone[name].append(exact.total_variation)
 
     verdicts = {

@@ -66,7 +66,7 @@ def densities(plain: Learned, rings: Learned, settings: DemoSettings, *, seed: i
                 "exact": float(plain.exact_log_prob(test).mean()),
             },
             "elbo_std_error": float(np.sqrt(np.mean(bound.std_error**2))),
-            "bar": float(np.median(ode.bar)),
+            "bar": float(np.median(ode.total_error)),
             "evaluations": float(ode.evaluations.mean()),
             "certificate": asdict(found),
             "certificate_rows": found.rows(),
@@ -92,13 +92,13 @@ def _points(rings: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict[
         values.append(ode.value)
         numbers["kinds"][kind] = {
             "ode": float(np.median(ode.value)),
-            "bar": float(np.median(ode.bar)),
+            "bar": float(np.median(ode.total_error)),
             "elbo": float(np.median(bound.value)),
             "std_error": float(np.median(bound.std_error)),
             "exact": float(np.median(exact)),
         }
         groups[kind] = [
-            Curve("probability flow", "model", ode.value[:shown], ode.bar[:shown]),
+            Curve("probability flow", "model", ode.value[:shown], ode.total_error[:shown]),
             Curve("ELBO", "original", bound.value[:shown], bound.std_error[:shown]),
             Curve("exact", "truth", exact[:shown]),
         ]
@@ -113,7 +113,7 @@ def _cut(plain: Learned, *, seed: int) -> Any:
     return figures.density_cut(
         along,
         [
-            Curve("probability flow", "model", ode.value, ode.bar),
+            Curve("probability flow", "model", ode.value, ode.total_error),
             Curve("ELBO", "original", bound.value, bound.std_error),
             Curve("exact, smoothed at σ min", "truth", plain.exact_log_prob(x)),
         ],

@@ -15,8 +15,6 @@ from toydiffusion.distributions import Bounded, Distribution
 from toydiffusion.figures import save_gif, save_png, squares
 from toydiffusion.metrics import Estimate, denoiser_divergence, share_inside, total_variation
 from toydiffusion.model import PRESETS, Diffusion
-from toydiffusion.solvers import SampleConfig, reverse, sample, solver
-from toydiffusion.types import Denoiser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,32 +71,10 @@ class Learned:
         """The law in the model's coordinates z."""
         return self.law.standardized(self.model.standardizer.mean, self.model.standardizer.scale)
 
-    def draw(
-        self, n: int, sampling: SampleConfig | None = None, *, seed: int, exact: bool = False
-    ) -> NDArray[np.float64]:
-        """Return n points in x; with `exact`, from the same start by the same steps of the exact denoiser."""
-        sampling = sampling or self.model.sampling
-        levels = sampling.levels(self.model.sigma_min, self.model.sigma_max)
-        z, _ = sample(
-            self.denoiser(exact), self.model.moments, levels, solver(sampling.solver), rows=(0, n), seed=seed
-        )
-        return self.model.standardizer.x(z).numpy()
-
-    @torch.no_grad()
-    def path(
-        self, n: int, sampling: SampleConfig, *, seed: int, exact: bool = False
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the way of n points in x, `(steps + 1, n, 2)`, and its levels, the last 0."""
-        levels = sampling.levels(self.model.sigma_min, self.model.sigma_max)
-        start, label = self.model.prior(float(levels[0])).sample(0, n, seed=seed)
-        denoiser = self.denoiser(exact)
-        way = list(reverse(denoiser, start, levels, solver(sampling.solver), label=label, seed=seed))
-        way.append(denoiser(way[-1], levels[-1].expand(n), label))
-        return np.stack([self.model.standardizer.x(z).numpy() for z in way]), np.append(levels.numpy(), 0.0)
-
-    def denoiser(self, exact: bool) -> Denoiser:
-        """Return the network, or the exact denoiser of the truth, both in z."""
-        return self.truth.denoise if exact else self.model.denoiser
+    @cached_property
+    def exact(self) -> Diffusion:
+        """The same model with the exact denoiser in the network's place."""
+        return self.model.with_denoiser(self.truth.denoise)
 
     def divergence(self, n: int, *, seed: int) -> Estimate:
         """Return the KL divergence of the network's error over the model's range of noise, in nats."""

@@ -91,7 +91,7 @@ def training(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) 
 def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
     """Draw the same number of points from as many seeds."""
     seeds = [seed + i for i in range(settings.grid)]
-    drawn = [learned.draw(settings.shown, seed=s) for s in seeds]
+    drawn = [learned.model.sample(settings.shown, seed=s) for s in seeds]
     fits = [fit_of(x, learned.law) for x in drawn]
     columns = max(1, round(settings.grid**0.5))
     panels = [Scatter(x, f"seed {s}") for x, s in zip(drawn, seeds, strict=True)]
@@ -122,9 +122,10 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
         sampling, colour = learned.model.sampling, "model" if name == "default" else name
         method = sampling.solver
         numbers[name] = {"solver": method}
-        for who, exact in (("learned", False), ("exact", True)):
+        for who, sampler in (("learned", learned.model), ("exact", learned.exact)):
+            exact = who == "exact"
             drawn = [
-                learned.draw(settings.measured, replace(sampling, steps=k), seed=seed, exact=exact)
+                sampler.sample(settings.measured, sampling=replace(sampling, steps=k), seed=seed)
                 for k in settings.steps
             ]
             distance, inside = zip(*(fit_of(x, law) for x in drawn), strict=True)
@@ -182,11 +183,12 @@ def fields(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
             error = model.denoiser(z, level, None) - learned.truth.denoise(z, level)
             gap.append(float(error.square().sum(1).mean().sqrt()) / sigma)
     sampling = replace(model.sampling, steps=60, sigma_start=2.0)
-    ways = [learned.path(70, sampling, seed=seed, exact=exact)[0] for exact in (False, True)]
+    both = (learned.model, learned.exact)
+    ways = [one.trajectory(70, sampling=sampling, seed=seed)[0] for one in both]
     apart = float(np.sqrt(np.square(ways[0][-1] - ways[1][-1]).sum(1).mean()))
     film = replace(model.sampling, steps=settings.frames - 1, sigma_start=2.0)
     (learned_way, levels), (exact_way, _) = (
-        learned.path(settings.shown, film, seed=seed, exact=exact) for exact in (False, True)
+        one.trajectory(settings.shown, sampling=film, seed=seed) for one in both
     )
     scale = float(model.standardizer.scale.mean())
     titled = [("learned", "model"), ("exact", "truth")]

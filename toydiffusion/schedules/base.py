@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toydiffusion.errors import InputError, finite_number, whole_number
+from toydiffusion.errors import InputError, finite_number, store, whole_number
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         """Check every number of the schedule."""
         for field in fields(self):
-            object.__setattr__(self, field.name, finite_number(field.name, getattr(self, field.name)))
+            store(self, field.name, finite_number(field.name, getattr(self, field.name)))
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(
                 "a schedule needs 0 < sigma_min < sigma_max, "

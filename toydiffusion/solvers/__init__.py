@@ -10,7 +10,7 @@ from toydiffusion.solvers.methods import (
     Solver,
     solver,
 )
-from toydiffusion.solvers.reverse import reverse, sample
+from toydiffusion.solvers.reverse import last, reverse, sample, trajectory
 from toydiffusion.solvers.sample_config import SampleConfig
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "RungeKutta",
     "SampleConfig",
     "Solver",
+    "last",
     "reverse",
     "sample",
     "solver",
+    "trajectory",
 ]

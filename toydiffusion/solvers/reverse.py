@@ -1,7 +1,7 @@
-"""The reverse process, from any denoiser, by any method of `solvers`, a level at a time.
+"""The reverse process from any denoiser, by any method of `solvers.methods`, one noise level at a time.
 
-Everything here is a generator over descending noise levels, so a whole trajectory, its last point and a
-picture of its middle are the same code. State is float64 whatever the denoiser computes in.
+Everything here is a generator over descending noise levels. A whole trajectory, its last point and a picture
+of its middle therefore come from the same code. The state is float64 whatever the denoiser computes in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toydiffusion.distributions import Distribution, Prior
-from toydiffusion.errors import InputError
+from toydiffusion.errors import InputError, finite_number
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import Schedule
 from toydiffusion.solvers.methods import ExponentialMultistep, ReverseSDE, RungeKutta, Solver
@@ -47,8 +47,8 @@ def reverse(
     of the k steps of a Runge-Kutta method, sigma is raised by the factor `1 + min(churn / k, sqrt(2) - 1)`
     with fresh noise.
 
-    Noise for row i of z is row `first_row + i` of the stream of `seed`: a point's path does not depend on
-    its batch.
+    The noise of row i of z is row `first_row + i` of the noise of `seed`. So a point's trajectory does not
+    depend on its batch.
 
     Raises `InputError` for levels that do not descend to a positive one, a churn below 0 or with a method
     that takes none.
@@ -56,8 +56,7 @@ def reverse(
     levels = levels.double()
     if len(levels) < 1 or not bool((levels > 0).all()) or not bool((levels.diff() < 0).all()):
         raise InputError(f"noise levels must descend and stay above 0, got {levels.tolist()[:8]}")
-    if churn < 0 or not math.isfinite(churn):
-        raise InputError(f"churn must be a number >= 0, got {churn}")
+    churn = finite_number("churn", churn, least=0)
     if churn and not isinstance(solver, RungeKutta):
         raise InputError("churn goes with the Runge-Kutta solvers: 'euler', 'heun', 'rk4'")
     z = z.double()
@@ -170,31 +169,52 @@ def _level_and_rate(clock: Schedule | None, time: float) -> tuple[float, float]:
     return float(clock.sigma(t)), float(clock.dsigma(t))
 
 
-def sample(
+def trajectory(
     denoiser: Denoiser,
-    clean: Distribution,
+    start: Points,
     levels: Tensor,
     solver: Solver,
     *,
-    rows: tuple[int, int],
+    label: Labels | None = None,
+    seed: int = 0,
+    first_row: int = 0,
+    churn: float = 0.0,
+) -> Iterator[Points]:
+    """Yield z at each of `levels`, and last the clean points at noise 0: `reverse` and the final denoising.
+
+    `start` `(n, d)` are points at `levels[0]`. The other arguments are those of `reverse`.
+    """
+    z = start
+    for z in reverse(
+        denoiser, start, levels, solver, label=label, seed=seed, first_row=first_row, churn=churn
+    ):
+        yield z
+    yield denoiser(z, z.new_full((len(z),), float(levels[-1])), label)
+
+
+def sample(
+    denoiser: Denoiser,
+    law: Distribution,
+    levels: Tensor,
+    solver: Solver,
+    *,
+    rows: range,
     seed: int,
     label: Labels | None = None,
     churn: float = 0.0,
-    given: Points | None = None,
-) -> tuple[Points, Labels | None]:
-    """Return rows `rows[0]..rows[1]` of the endless sample of this seed: clean points and their labels.
+) -> tuple[Points, Labels]:
+    """Return these rows of the endless sample of this seed: clean points `(n, d)` and their labels `(n,)`.
 
-    The start is the law of `clean` noised to `levels[0]` (`Prior`), `label` one per row or None to draw
-    labels by the frequencies of `clean`. Or it is the points `given`, one per row, noised to that level; then
-    without labels they are denoised as points of the whole. Row i depends on the seed and i only.
+    The start is `law` noised to `levels[0]`. Labels that are not given follow the frequencies of `law`. Row i
+    depends on the seed and on i only.
     """
-    first, last = rows
-    top = float(levels[0])
-    if given is None:
-        start, label = Prior(clean, top).sample(first, last, seed=seed, label=label)
-    else:
-        start = given + top * RowNoise(seed, "renoise").normal(first, last, dim=clean.dim)
-    path = reverse(denoiser, start, levels, solver, label=label, seed=seed, first_row=first, churn=churn)
-    for z in path:  # noqa: B007 - only the last is wanted, and only it kept
-        pass
-    return denoiser(z, z.new_full((len(z),), float(levels[-1])), label), label
+    start, own = Prior(law, float(levels[0])).rows(rows, seed=seed, label=label)
+    points = trajectory(
+        denoiser, start, levels, solver, label=own, seed=seed, first_row=rows.start, churn=churn
+    )
+    return last(points), own
+
+
+def last(points: Iterator[Points]) -> Points:
+    """Return the last points of a trajectory, and keep no others in memory."""
+    return deque(points, maxlen=1).pop()

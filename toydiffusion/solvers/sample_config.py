@@ -8,24 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toydiffusion.errors import InputError
-from toydiffusion.schedules import schedule
-from toydiffusion.solvers.methods import solver as named_solver
+from toydiffusion.errors import InputError, choice, finite_number, store, whole_number
+from toydiffusion.schedules import SCHEDULES, schedule
+from toydiffusion.solvers.methods import SOLVERS, RungeKutta
+
+MOST_STEPS = 10**7
+"""More steps than this are refused: the levels would lie closer than float64 can tell apart."""
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How points are drawn, unless said otherwise: the defaults of a model's `sample`.
+    """How points are sampled.
 
-    - `steps`: solver intervals, the last one the denoising at sigma_min; 1 denoises the start at once.
-    - `solver`: a name in `solvers.SOLVERS`.
-    - `schedule`: a name in `schedules.SCHEDULES`; it spaces the noise levels.
-    - `sigma_start`: the level where the reverse process starts, in standard deviations of the standardised
-      data. None is sigma_max if there are steps enough for each to cut the noise by 40 % at most, else as
-      high as they reach at that rate, but no lower than 1.5: few steps are best spent from there down.
-    - `guidance`: weight of classifier-free guidance in a model with labels; 1 is plain, above it sharpens the
-      classes, a little below it fills the spaces that few points leave between them.
-    - `churn`: EDM's noise injection, with the Runge-Kutta solvers; 0 is deterministic.
+    - `steps`: the number of solver steps. The last one is the denoising at sigma_min; 1 denoises the start.
+    - `solver`: the method, a name in `solvers.SOLVERS`.
+    - `schedule`: the spacing of the noise levels, a name in `schedules.SCHEDULES`.
+    - `sigma_start`: the noise level to start from, in standard deviations of the standardised data. None is
+      sigma_max if the steps suffice to reach it with cuts of 40 % each. With fewer steps it is as high as
+      they reach, and at least 1.5, because few steps are best spent from there down.
+    - `guidance`: the weight of classifier-free guidance in a model with labels. 1 is none. More sharpens the
+      classes; a little less fills the gaps that few training points leave between them.
+    - `churn`: the amount of noise injected on the way (EDM), with the Runge-Kutta solvers; 0 is none.
     """
 
     steps: int = 30
@@ -37,20 +40,15 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"steps must be a whole number >= 1, got {self.steps!r}")
-        named_solver(self.solver)
-        schedule(self.schedule)
-        for name in ("sigma_start", "guidance", "churn"):
-            value = getattr(self, name)
-            if value is None and name == "sigma_start":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{name} must be a finite number, got {value!r}")
-        if self.sigma_start is not None and self.sigma_start <= 0:
-            raise InputError(f"sigma_start must be > 0, got {self.sigma_start}")
-        if self.churn < 0:
-            raise InputError(f"churn must be >= 0, got {self.churn}")
+        store(self, "steps", whole_number("steps", self.steps, 1, MOST_STEPS))
+        choice("solver", self.solver, SOLVERS)
+        choice("schedule", self.schedule, SCHEDULES)
+        if self.sigma_start is not None:
+            store(self, "sigma_start", finite_number("sigma_start", self.sigma_start, above=0))
+        store(self, "guidance", finite_number("guidance", self.guidance))
+        store(self, "churn", finite_number("churn", self.churn, least=0))
+        if self.churn and not isinstance(SOLVERS[self.solver], RungeKutta):
+            raise InputError("churn goes with the Runge-Kutta solvers: 'euler', 'heun', 'rk4'")
 
     def levels(self, sigma_min: float, sigma_max: float) -> Tensor:
         """Return the noise levels of a model that knows sigma_min to sigma_max: `steps` of them, `(steps,)`.

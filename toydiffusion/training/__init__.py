@@ -1,20 +1,22 @@
-"""Training a network to denoise, a step at a time, interruptible and resumable.
+"""Training a network to denoise, one step at a time, interruptible and resumable.
 
-`TrainConfig` is the one page of defaults; `run` is the whole of it, `train` the steps, `denoising_loss` the
-one formula they minimise.
+`TrainConfig` is the one page of defaults. `run` trains and keeps a checkpoint, `train` takes the steps, and
+`denoising_loss` is the one formula they minimise.
 """
 
 from toydiffusion.training.config import TrainConfig
-from toydiffusion.training.loop import TrainingError, run, train
+from toydiffusion.training.loop import TrainEvent, TrainingError, run, train
 from toydiffusion.training.loss import denoising_loss, expected_loss
-from toydiffusion.training.state import History, TrainState, build, fingerprint
+from toydiffusion.training.state import History, TrainState, build, check_checkpoint, fingerprint
 
 __all__ = [
     "History",
     "TrainConfig",
+    "TrainEvent",
     "TrainState",
     "TrainingError",
     "build",
+    "check_checkpoint",
     "denoising_loss",
     "expected_loss",
     "fingerprint",

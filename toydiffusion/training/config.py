@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from toydiffusion.denoisers import preconditioning
-from toydiffusion.errors import InputError, nearest
+from toydiffusion.denoisers import PRECONDITIONINGS
+from toydiffusion.errors import InputError, choice, finite_number, nearest, shown, store, whole_number
 from toydiffusion.schedules import Schedule, schedule
 
 
@@ -17,35 +17,36 @@ from toydiffusion.schedules import Schedule, schedule
 class TrainConfig:
     """Every setting of a model and its training: the one page of defaults.
 
-    The point set:
+    The points:
 
-    - `standardize`: give every column mean 0 and standard deviation 1 first; off, z is x.
+    - `standardize`: whether to give every column mean 0 and standard deviation 1 first. Without, z is x.
 
     The noise, in standard deviations of the standardised data:
 
-    - `sigma_min`: the lowest noise level the model knows; what it draws is smoothed by about that much.
-    - `sigma_max`: the highest, where nothing of the data is left but its mean and variance.
-    - `schedule`: how training spreads its noise levels between them, u drawn from even strata.
+    - `sigma_min`: the lowest noise level. Samples and densities are smoothed by about that much.
+    - `sigma_max`: the highest noise level. Only the mean and the variance of the data survive there.
+    - `schedule`: the distribution of the noise levels in training, a name in `schedules.SCHEDULES`.
 
     The network:
 
-    - `preconditioning`: what it predicts: the noise, the clean data, or EDM's mixture of the two.
-    - `width`: units in each fully connected hidden layer.
-    - `hidden_layers`: how many of them.
-    - `edges`: learned hyperplanes seen at the scale of the noise; they make edges sharp.
-    - `waves`: random Fourier features of position, for structure too fine for the layers.
+    - `preconditioning`: what the network predicts: the noise, the clean data, or EDM's mix of the two.
+    - `width`: the units in each fully connected hidden layer.
+    - `hidden_layers`: the number of hidden layers.
+    - `edges`: the number of learned hyperplanes seen at the scale of the noise. They make edges sharp.
+    - `waves`: the number of random Fourier features of position, for structure too fine for the layers.
 
     The optimisation, by Adam:
 
-    - `steps`: how many; None is 1,000 for each class, ten classes at most, and without labels more for many
-      points and fewer for few: too many learn few points by heart, too few leave edges and borders blurred.
-    - `batch_size`: points a step, each seen with a noise and its opposite; None is 500, more for many points
-      and fewer for few.
-    - `learning_rate`: the highest, reached after 20 steps; from there it falls linearly to 0.
-    - `averaging`: the weights kept are an average over about this share of the steps so far; 0 is none.
-    - `label_dropout`: share of labels hidden, so that the model also learns the whole.
-    - `held_out`: share of the points kept apart to measure the loss on.
-    - `device`: where training runs: auto (CUDA where there is one), cpu or cuda.
+    - `steps`: the number of training steps. None is 1,000 for each class, for ten classes at most. Without
+      labels None is more for many points and fewer for few. Too many steps memorise few points; too few leave
+      edges blurred.
+    - `batch_size`: the points in a step, each with a noise and its opposite. None is 500, more for many
+      points and fewer for few.
+    - `learning_rate`: the highest learning rate, reached after 20 steps. It then falls linearly to 0.
+    - `averaging`: the share of the steps so far over which the final weights are averaged; 0 is none.
+    - `label_dropout`: the share of labels hidden, so that the network also learns to do without.
+    - `held_out`: the share of the points kept out of training, to measure the loss on.
+    - `device`: where training runs: auto (CUDA if there is any), cpu or cuda.
     """
 
     standardize: bool = True
@@ -67,25 +68,23 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every field, so that a `TrainConfig` that exists can be trained."""
-        lowest = {"width": 1, "hidden_layers": 1, "edges": 0, "waves": 0, "steps": 1, "batch_size": 1}
-        for name, low in lowest.items():
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if name in ("steps", "batch_size") and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise InputError(f"{name} must be a whole number >= {low}, got {value!r}")
-        for name in ("averaging", "label_dropout", "held_out", "learning_rate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-                raise InputError(f"{name} must be a number from 0 up to 1, got {value!r}")
-        if self.learning_rate == 0:
-            raise InputError("learning_rate must be > 0, got 0")
+            if value is not None or name not in ("steps", "batch_size"):
+                store(self, name, whole_number(name, value, least, most))
+        for name in ("averaging", "label_dropout", "held_out"):
+            store(self, name, finite_number(name, getattr(self, name), least=0, below=1))
+        store(self, "learning_rate", finite_number("learning_rate", self.learning_rate, above=0, below=1))
         if not isinstance(self.standardize, bool):
-            raise InputError(f"standardize must be True or False, got {self.standardize!r}")
+            raise InputError(f"standardize must be True or False, got {shown(self.standardize)}")
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise InputError(f"unknown device {self.device!r}: allowed are 'auto', 'cpu', 'cuda', 'cuda:1'")
-        preconditioning(self.preconditioning)
-        self.noise()
+            raise InputError(
+                f"unknown device {shown(self.device)}: allowed are 'auto', 'cpu', 'cuda', 'cuda:1'"
+            )
+        choice("preconditioning", self.preconditioning, PRECONDITIONINGS)
+        noise = self.noise()
+        store(self, "sigma_min", noise.sigma_min)
+        store(self, "sigma_max", noise.sigma_max)
 
     def total_steps(self, num_points: int, num_classes: int) -> int:
         """Return the number of training steps for so many points and classes (1: without labels)."""
@@ -119,6 +118,17 @@ class TrainConfig:
             if key not in known:
                 raise InputError(f"unknown setting {key!r}: {nearest(key, known)}")
         return cls(**settings)
+
+
+_RANGES = {
+    "width": (1, 100_000),
+    "hidden_layers": (1, 100),
+    "edges": (0, 100_000),
+    "waves": (0, 100_000),
+    "steps": (1, 10**9),
+    "batch_size": (1, 10**6),
+}
+"""The whole numbers that make sense; `Network` bounds the number of weights on top."""
 
 
 def _growth(num_points: int) -> float:

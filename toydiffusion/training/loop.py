@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from toydiffusion.denoisers import preconditioning
 from toydiffusion.errors import InputError
-from toydiffusion.progress import bar
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.loss import denoising_loss, expected_loss
@@ -24,17 +24,19 @@ from toydiffusion.types import Labels, Points
 
 
 class TrainingError(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss is no longer a finite number."""
 
 
 def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfig) -> Iterator[TrainState]:
-    """Carry `state` on to the last step, yielding it after every step.
+    """Carry `state` on to the last step, and yield it after every step.
 
-    Each step takes points (epochs in fresh random order, one after the other) and one noise level from each
-    of as many strata, and moves the weights down the gradient of `denoising_loss`. Every point is seen with
-    its noise and with the opposite noise: at low sigma the network's target is -eps nearly everywhere, and
-    what the two contribute to the gradient cancels, but for the edges. What step i draws depends on the
-    seed and i only: interrupted and resumed gives the same weights.
+    A step takes the next points of a shuffled epoch and as many noise levels, one from each of as many
+    strata. It moves the weights down the gradient of `denoising_loss`. Every point comes with its noise and
+    with the opposite noise: at low sigma the network's target is -eps nearly everywhere, so the two
+    contributions to the gradient cancel except at the edges.
+
+    The random numbers of step i depend on the seed and on i only. So an interrupted and resumed run ends with
+    the same weights.
 
     Raises `TrainingError` as soon as the loss is not finite.
     """
@@ -84,13 +86,13 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
             )
         state.optimizer.step()
         torch._foreach_lerp_(averaged, current, 1 / (1 + config.averaging * state.step))
-        state.history.loss.append(value)
+        state.loss.append(value)
         state.step += 1
         if len(kept_apart) and (state.step % max(1, steps // 50) == 0 or state.step == steps):
             held = kept_apart
             apart = None if label is None else label[held].to(device)
             held_loss, _ = expected_loss(state.average, config, points[held].to(device), apart)
-            state.history.held_out.append((state.step, held_loss))
+            state.held_out.append((state.step, held_loss))
         yield state
 
 
@@ -98,17 +100,35 @@ _WARM_UP = 20
 
 
 def _batches(rows: Tensor, size: int, state: TrainState) -> Iterator[Tensor]:
-    """Yield the rows of each step from `state.step` on, cut from one endless run of shuffled epochs."""
+    """Yield the rows of each step from `state.step` on, cut from one endless sequence of shuffled epochs."""
     n = len(rows)
-    first = state.step * size
-    epoch, skip = divmod(first, n)
+    epoch, skip = divmod(state.step * size, n)
     deck = rows.new_empty(0)
     while True:
-        while len(deck) < size + skip:
-            shuffled = rows[torch.randperm(n, generator=RowNoise(state.seed, "epoch").generator(epoch))]
-            deck, epoch = torch.cat([deck, shuffled]), epoch + 1
+        # All the epochs that this step needs at once: a batch may be far larger than the points are many.
+        epochs = range(epoch, epoch - (-max(size + skip - len(deck), 0) // n))
+        deck = torch.cat([deck, *(rows[_shuffle(n, state.seed, e)] for e in epochs)])
+        epoch = epochs.stop
         yield deck[skip : skip + size]
         deck, skip = deck[skip + size :], 0
+
+
+def _shuffle(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=RowNoise(seed, "epoch").generator(epoch))
+
+
+@dataclass(frozen=True)
+class TrainEvent:
+    """What training reports after each step.
+
+    - `step`: the steps done so far.
+    - `steps`: the steps in all.
+    - `loss`: the mean loss over the last 50 steps.
+    """
+
+    step: int
+    steps: int
+    loss: float
 
 
 def run(
@@ -118,31 +138,31 @@ def run(
     config: TrainConfig,
     *,
     key: str,
-    progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-) -> None:
-    """Train to the end, showing progress and keeping the checkpoint.
+) -> Iterator[TrainEvent]:
+    """Train to the end, and yield an event after each step.
 
-    `progress` None draws a bar where someone watches (`progress.bar`). `checkpoint` is written every half
-    minute, at the end, and when `KeyboardInterrupt` stops the training, which then goes on; `key` is the
-    `fingerprint` of data and settings.
+    - `key`: the `fingerprint` of data and settings, kept in the checkpoint.
+    - `checkpoint`: the file to write every half minute, at the end, and on `KeyboardInterrupt`.
+
+    Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
     """
-    total = config.total_steps(len(z), state.network.num_classes)
+    steps = config.total_steps(len(z), state.network.num_classes)
     saved = monotonic()
     threads = torch.get_num_threads()
     # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
     # differently: with one, the weights do not depend on the thread count.
     torch.set_num_threads(1)
     try:
-        with _between_steps() as stop_if_asked, bar("training", total, progress) as move:
+        with _between_steps() as stop_if_asked:
             for _ in train(state, z, label, config):
-                if state.step % 10 == 0 or state.step == total:
-                    recent = state.history.loss[-50:]
-                    move(state.step, f"loss {sum(recent) / len(recent):.4f}")
+                yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
                 if checkpoint is not None and monotonic() - saved > 30:
                     state.save(checkpoint, key)
                     saved = monotonic()
                 stop_if_asked()
+    except _AtOnce:
+        raise  # the step may be torn, so its state must not replace a whole checkpoint
     except KeyboardInterrupt:
         if checkpoint is not None:
             state.save(checkpoint, key)
@@ -153,10 +173,22 @@ def run(
         state.save(checkpoint, key)
 
 
+class _AtOnce(KeyboardInterrupt):
+    """The second Ctrl-C, which does not wait for the end of a step."""
+
+
 @contextmanager
 def _between_steps() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back, which could tear a step in two; yield a function that lets it through."""
+    """Hold the first Ctrl-C back, which could tear a step in two; yield a function that lets it through.
+
+    The second one is not held back.
+    """
     asked: list[int] = []
+
+    def hold(number: int, _: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise _AtOnce
 
     def stop_if_asked() -> None:
         if asked:
@@ -166,7 +198,7 @@ def _between_steps() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is signal.default_int_handler:
-                handlers[number] = signal.signal(number, lambda number, _: asked.append(number))
+                handlers[number] = signal.signal(number, hold)
     try:
         yield stop_if_asked
     finally:

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from toydiffusion.denoisers import Network, preconditioning
-from toydiffusion.errors import InputError
-from toydiffusion.files import Archive
+from toydiffusion.errors import InputError, shown, whole_number
+from toydiffusion.files import Archive, check_target
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.types import Labels, Points
 
 
-@dataclass
+@dataclass(frozen=True)
 class History:
-    """The loss of every step so far, and of the held-out points at some of them.
+    """The loss during training.
 
-    `loss[i]` is the mean weighted squared error per coordinate of step i's batch; `held_out` holds pairs
-    (step, loss of the averaged weights), empty where nothing is held out.
+    - `loss`: for each step the mean weighted squared error per coordinate of its batch.
+    - `held_out`: pairs (step, loss of the averaged weights at the held-out points). Empty without.
     """
 
-    loss: list[float] = field(default_factory=list)
-    held_out: list[tuple[int, float]] = field(default_factory=list)
+    loss: tuple[float, ...] = ()
+    held_out: tuple[tuple[int, float], ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the history as tensors, for a file."""
@@ -40,8 +40,8 @@ class History:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> History:
         """Return the history that `tensors` put into a file."""
-        held_out = [(int(step), float(loss)) for step, loss in tensors["history.held_out"].tolist()]
-        return cls(tensors["history.loss"].tolist(), held_out)
+        held_out = tuple((int(step), float(loss)) for step, loss in tensors["history.held_out"].tolist())
+        return cls(tuple(tensors["history.loss"].tolist()), held_out)
 
 
 @dataclass
@@ -53,7 +53,13 @@ class TrainState:
     optimizer: torch.optim.Adam
     seed: int
     step: int = 0
-    history: History = field(default_factory=History)
+    loss: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def history(self) -> History:
+        """The losses so far."""
+        return History(tuple(self.loss), tuple(self.held_out))
 
     @classmethod
     def start(cls, dim: int, num_classes: int, config: TrainConfig, *, seed: int) -> TrainState:
@@ -76,13 +82,20 @@ class TrainState:
         Archive(tensors, metadata).write(path, "checkpoint")
 
     def resume(self, path: str | os.PathLike[str], fingerprint: str) -> None:
-        """Take over a checkpoint of the same data and settings; of others it is an `InputError`."""
+        """Go on from a checkpoint of the same data and settings; another one is an `InputError`."""
         archive = Archive.read(path, "checkpoint")
-        if archive.metadata["fingerprint"] != fingerprint:
+        if archive.metadata.get("fingerprint") != fingerprint:
             raise InputError(
-                f"checkpoint {str(path)!r} belongs to other points, settings or seed; "
+                f"checkpoint {shown(str(path))} belongs to other points, settings or seed; "
                 "remove it or train without resuming"
             )
+        try:
+            self._take(archive)
+        except (InputError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"checkpoint {shown(str(path))} cannot be resumed: {reason}") from None
+
+    def _take(self, archive: Archive) -> None:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}, "history": {}}
         for name, tensor in archive.tensors.items():
             part, _, rest = name.partition(".")
@@ -94,8 +107,24 @@ class TrainState:
             i, _, key = name.partition(".")
             moments.setdefault(int(i), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.history = History.from_tensors(archive.tensors)
-        self.step = archive.metadata["step"]
+        history = History.from_tensors(archive.tensors)
+        self.loss, self.held_out = list(history.loss), list(history.held_out)
+        self.step = whole_number("step", archive.metadata["step"], 0)
+        if len(self.loss) != self.step:
+            raise InputError(f"{self.step} steps, but {len(self.loss)} losses")
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` unless a checkpoint can be put at `path` without the loss of another file."""
+    check_target(path)
+    if os.path.exists(path):
+        try:
+            Archive.read(path, "checkpoint")
+        except InputError as error:
+            raise InputError(
+                f"the checkpoint would replace {shown(str(path))}, which is not one of ours ({error}); "
+                "move that file away"
+            ) from None
 
 
 def build(dim: int, num_classes: int, config: TrainConfig, *, seed: int) -> Network:

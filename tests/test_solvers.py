@@ -12,9 +12,10 @@ import torch
 from scipy import stats
 from scipy.integrate import quad
 
-from toydiffusion.denoisers import Counting, guided
+from toydiffusion.denoisers import Counting, Guided
 from toydiffusion.distributions import ConcentricSquares, Empirical, Gaussian, GaussianMixture, Square
 from toydiffusion.errors import InputError
+from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import SCHEDULES, schedule
 from toydiffusion.solvers import (
     SOLVERS,
@@ -22,18 +23,15 @@ from toydiffusion.solvers import (
     ReverseSDE,
     RungeKutta,
     SampleConfig,
+    last,
     reverse,
     sample,
     solver,
+    trajectory,
 )
 
 MIXTURE = GaussianMixture([[-1.0, 0.3], [1.0, -0.2]], [[[0.1, 0.02], [0.02, 0.2]], [[0.15, 0.0], [0.0, 0.1]]])
 GAUSSIAN = Gaussian([0.5, -0.3], [[1.0, 0.4], [0.4, 0.5]])
-
-
-def last(path):
-    *_, z = path
-    return z
 
 
 # Tables ------------------------------------------------------------------------------------------------
@@ -215,7 +213,7 @@ def test_every_solver_on_every_schedule_samples_the_exact_square(name: str, spac
     # Even steps in sigma or sigma^2 leap over the low levels, where edges form, unless they start low.
     top = {"linear": 0.25, "sqrt": 0.08}.get(spacing, 5.0)
     levels = SampleConfig(steps=steps, solver=name, schedule=spacing).levels(0.01, top)
-    z, _ = sample(truth.denoise, truth, levels, solver(name), rows=(0, 2048), seed=1)
+    z, _ = sample(truth.denoise, truth, levels, solver(name), rows=range(2048), seed=1)
     assert float(truth.contains(z).double().mean()) > 0.93
     for i in range(2):
         assert stats.kstest(z[:, i].numpy(), stats.uniform(-(3**0.5), 2 * 3**0.5).cdf).statistic < 0.045
@@ -226,7 +224,7 @@ def test_every_solver_on_every_schedule_samples_the_exact_square(name: str, spac
 def test_steps_count_intervals_and_the_last_is_the_denoising(name: str, per_step: int, steps: int) -> None:
     counting = Counting(GAUSSIAN.denoise)
     levels = SampleConfig(steps=steps, solver=name).levels(0.01, 5.0)
-    z, _ = sample(counting, GAUSSIAN, levels, solver(name), rows=(0, 3), seed=0)
+    z, _ = sample(counting, GAUSSIAN, levels, solver(name), rows=range(3), seed=0)
     assert counting.calls == (steps - 1) * per_step + 1
     assert counting.points == 3 * counting.calls
     if steps == 1:
@@ -255,7 +253,7 @@ def test_the_last_step_denoises_to_a_clean_point() -> None:
     points = torch.tensor([[-2.0, 0.0], [0.0, 2.0], [2.0, -1.0]], dtype=torch.float64)
     cloud = Empirical(points)
     levels = SampleConfig(steps=40).levels(0.1, 8.0)
-    z, _ = sample(cloud.denoise, cloud, levels, solver("multistep2"), rows=(0, 300), seed=0)
+    z, _ = sample(cloud.denoise, cloud, levels, solver("multistep2"), rows=range(300), seed=0)
     nearest = torch.cdist(z, points).min(1)
     assert float(nearest.values.max()) < 1e-6
     assert torch.bincount(nearest.indices).min() > 60
@@ -267,13 +265,13 @@ def test_rows_do_not_depend_on_their_batch(name: str) -> None:
     rings = ConcentricSquares()
 
     def rows(first: int, stop: int) -> torch.Tensor:
-        return sample(rings.denoise, rings, levels, solver(name), rows=(first, stop), seed=4)[0]
+        return sample(rings.denoise, rings, levels, solver(name), rows=range(first, stop), seed=4)[0]
 
     whole = rows(0, 2500)
     pieces = torch.cat([rows(0, 1), rows(1, 1100), rows(1100, 2500)])
     torch.testing.assert_close(whole, pieces, rtol=0, atol=1e-10)
     assert not torch.equal(
-        whole[:10], sample(rings.denoise, rings, levels, solver(name), rows=(0, 10), seed=5)[0]
+        whole[:10], sample(rings.denoise, rings, levels, solver(name), rows=range(10), seed=5)[0]
     )
 
 
@@ -281,13 +279,15 @@ def test_labels_are_obeyed_and_drawn_by_frequency() -> None:
     rings = ConcentricSquares()
     levels = SampleConfig(steps=60).levels(0.005, 5.0)
     asked = torch.arange(5).repeat(100)
-    z, label = sample(rings.denoise, rings, levels, solver("multistep2"), rows=(0, 500), seed=0, label=asked)
+    z, label = sample(
+        rings.denoise, rings, levels, solver("multistep2"), rows=range(500), seed=0, label=asked
+    )
     assert torch.equal(label, asked)
     assert float(rings.contains(z, asked).double().mean()) > 0.97
     # Obeyed on the whole way: a label heeded only at the end would pile the points up on their ring's rim.
     depth = 5 * z.abs().amax(1) - asked
     assert float(((depth < 0.1) | (depth > 0.9)).double().mean()) < 0.35
-    _, drawn = sample(rings.denoise, rings, levels[:2], solver("euler"), rows=(0, 5000), seed=0)
+    _, drawn = sample(rings.denoise, rings, levels[:2], solver("euler"), rows=range(5000), seed=0)
     assert stats.chisquare(np.bincount(drawn), rings.frequencies.numpy() * 5000).pvalue > 1e-3
 
 
@@ -297,7 +297,8 @@ def test_given_points_are_noised_to_the_level_and_come_back() -> None:
     moved = {}
     for top in (0.02, 0.5):
         levels = SampleConfig(steps=20, sigma_start=top).levels(0.005, 5.0)
-        z, _ = sample(rings.denoise, rings, levels, solver("heun"), rows=(0, 500), seed=0, given=given)
+        start = given + top * RowNoise(0, "test").normal(0, 500, dim=2)
+        z = last(trajectory(rings.denoise, start, levels, solver("heun")))
         moved[top] = float((z - given).square().sum(1).mean().sqrt())
         assert float(rings.contains(z).double().mean()) > 0.97
     # Noise of sd top in 2 dimensions moves a point by at most about top sqrt(2) * sqrt(2) there and back.
@@ -309,9 +310,11 @@ def test_guidance_is_linear_between_whole_and_class() -> None:
     z, label = MIXTURE.rows(0, 50, seed=0, sigma=1.0)
     sigma = torch.ones(50, dtype=torch.float64)
     whole, own = MIXTURE.denoise(z, sigma), MIXTURE.denoise(z, sigma, label)
-    torch.testing.assert_close(guided(MIXTURE.denoise, 1.0)(z, sigma, label), own)
-    torch.testing.assert_close(guided(MIXTURE.denoise, 0.0)(z, sigma, label), whole)
-    torch.testing.assert_close(guided(MIXTURE.denoise, 3.0)(z, sigma, label), 3 * own - 2 * whole)
+    torch.testing.assert_close(Guided(MIXTURE.denoise, MIXTURE.denoise, 1.0)(z, sigma, label), own)
+    torch.testing.assert_close(Guided(MIXTURE.denoise, MIXTURE.denoise, 0.0)(z, sigma, label), whole)
+    torch.testing.assert_close(
+        Guided(MIXTURE.denoise, MIXTURE.denoise, 3.0)(z, sigma, label), 3 * own - 2 * whole
+    )
     assert float((whole - own).abs().max()) > 0.1
 
 
@@ -319,11 +322,11 @@ def test_guidance_is_linear_between_whole_and_class() -> None:
     ("call", "words"),
     [
         (lambda: solver("hein"), "did you mean 'heun'"),
-        (lambda: SampleConfig(steps=0), "steps must be a whole number >= 1, got 0"),
+        (lambda: SampleConfig(steps=0), "steps must be a whole number >= 1 and <= 10,000,000, got 0"),
         (lambda: SampleConfig(steps=2.5), "got 2.5"),
         (lambda: SampleConfig(solver="rk5"), "unknown solver 'rk5'"),
         (lambda: SampleConfig(schedule="karas"), "did you mean 'karras'"),
-        (lambda: SampleConfig(churn=-1.0), "churn must be >= 0"),
+        (lambda: SampleConfig(churn=-1.0), "churn must be a finite number >= 0"),
         (lambda: SampleConfig(guidance=math.nan), "guidance must be a finite number"),
         (lambda: SampleConfig(sigma_start=20.0).levels(0.01, 10.0), "up to sigma_max 10"),
         (lambda: SampleConfig(sigma_start=0.001).levels(0.01, 10.0), "above sigma_min 0.01"),

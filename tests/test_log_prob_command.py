@@ -1,4 +1,4 @@
-"""`toydiffusion score`, and bad input to everything that judges points: what is given, the words back."""
+"""`toydiffusion log-prob`, and bad input to everything that takes points: what is given, the words back."""
 
 from __future__ import annotations
 
@@ -53,25 +53,25 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
-def test_scores_are_those_of_the_model(folder, run, suffix):
-    code, out, err = run(f"score words.safetensors points.csv --out scores{suffix}")
-    assert (code, out, err) == (0, f"wrote the scores of 30 points to scores{suffix}\n", "")
+def test_log_densities_are_those_of_the_model(folder, run, suffix):
+    code, out, err = run(f"log-prob words.safetensors points.csv --out log_probs{suffix}")
+    assert (code, out, err) == (0, f"wrote the log-densities of 30 points to log_probs{suffix}\n", "")
     model = td.load(folder / "words.safetensors")
     x = pd.read_csv(folder / "points.csv")
-    found = tables.read(folder / f"scores{suffix}")
+    found = tables.read(folder / f"log_probs{suffix}")
     if suffix != ".npy":
-        assert found.columns == ("log_density", "log_density_error", "p_inner", "p_middle", "p_outer")
+        assert found.columns == ("log_density", "log_density_total_error", "p_inner", "p_middle", "p_outer")
     want = model.log_prob(x[["speed", "height"]])
     np.testing.assert_allclose(found.points[:, 0], want.value, rtol=1e-12)
-    np.testing.assert_allclose(found.points[:, 1], want.bar, rtol=1e-12)
+    np.testing.assert_allclose(found.points[:, 1], want.total_error, rtol=1e-12)
     np.testing.assert_allclose(found.points[:, 2:], model.predict_proba(x[["speed", "height"]]), rtol=1e-12)
 
 
 def test_every_kind_of_table_gives_the_same(folder, run):
     for name in ("points.csv", "points.parquet", "points.npy"):
-        assert run(f"score plain.safetensors {name} --out {name}.csv")[0] == 0
+        assert run(f"log-prob plain.safetensors {name} --out {name}.csv")[0] == 0
     first, *others = (tables.read(folder / f"points.{k}.csv") for k in ("csv", "parquet", "npy"))
-    assert first.columns == ("log_density", "log_density_error")
+    assert first.columns == ("log_density", "log_density_total_error")
     for other in others:
         np.testing.assert_allclose(other.points, first.points, rtol=1e-12)
 
@@ -79,8 +79,8 @@ def test_every_kind_of_table_gives_the_same(folder, run):
 def test_labels_of_each_point_or_one_for_all(folder, run):
     model = td.load(folder / "words.safetensors")
     x = pd.read_csv(folder / "points.csv")
-    assert run("score words.safetensors points.csv --label-column ring --out own.csv")[0] == 0
-    assert run("score words.safetensors points.csv --label outer --out outer.csv")[0] == 0
+    assert run("log-prob words.safetensors points.csv --label-column ring --out own.csv")[0] == 0
+    assert run("log-prob words.safetensors points.csv --label outer --out outer.csv")[0] == 0
     own, outer = tables.read(folder / "own.csv"), tables.read(folder / "outer.csv")
     points = x[["speed", "height"]]
     np.testing.assert_allclose(own.points[:, 0], model.log_prob(points, x.ring).value, rtol=1e-12)
@@ -90,9 +90,9 @@ def test_labels_of_each_point_or_one_for_all(folder, run):
 
 
 def test_columns_of_booleans_and_of_arrays(folder, run):
-    assert run("score boolean.safetensors points.csv --label TRUE --out b.csv")[0] == 0
+    assert run("log-prob boolean.safetensors points.csv --label TRUE --out b.csv")[0] == 0
     assert tables.read(folder / "b.csv").columns[2:] == ("p_false", "p_true")
-    assert run("score unnamed.safetensors other.csv --label-column ring --out u.csv")[0] == 0
+    assert run("log-prob unnamed.safetensors other.csv --label-column ring --out u.csv")[0] == 0
     assert tables.read(folder / "u.csv").columns[2:] == ("p_0", "p_1", "p_2")
     p = tables.read(folder / "u.csv").points[:, 2:]
     assert calibration(p, pd.read_csv(folder / "other.csv").ring).log_loss < np.log(3)
@@ -100,8 +100,8 @@ def test_columns_of_booleans_and_of_arrays(folder, run):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
 def test_bad_rows_come_out_empty_and_in_place(folder, run, suffix):
-    code, out, _ = run(f"score words.safetensors holes.csv --on-bad skip --out holes-out{suffix}")
-    assert (code, out) == (0, f"wrote the scores of 5 points to holes-out{suffix}, 3 of them empty\n")
+    code, out, _ = run(f"log-prob words.safetensors holes.csv --on-bad skip --out holes-out{suffix}")
+    assert (code, out) == (0, f"wrote the log-densities of 5 points to holes-out{suffix}, 3 of them empty\n")
     if suffix == ".csv":
         lines = (folder / "holes-out.csv").read_text().splitlines()
         assert [line == ",,,," for line in lines[1:]] == [False, True, True, True, False]
@@ -116,16 +116,18 @@ def test_bad_rows_come_out_empty_and_in_place(folder, run, suffix):
 
 
 def test_no_rows_in_no_rows_out(folder, run):
-    assert run("score words.safetensors empty.csv --out none.csv")[0] == 0
-    assert (folder / "none.csv").read_text() == "log_density,log_density_error,p_inner,p_middle,p_outer\n"
+    assert run("log-prob words.safetensors empty.csv --out none.csv")[0] == 0
+    assert (
+        folder / "none.csv"
+    ).read_text() == "log_density,log_density_total_error,p_inner,p_middle,p_outer\n"
 
 
 def test_a_tolerance_that_cannot_be_reached_is_one_line_of_warning(folder, run):
-    code, out, err = run("score plain.safetensors points.csv --tolerance 1e-13 --out t.csv")
-    assert (code, out) == (0, "wrote the scores of 30 points to t.csv\n")
+    code, out, err = run("log-prob plain.safetensors points.csv --tolerance 1e-13 --out t.csv")
+    assert (code, out) == (0, "wrote the log-densities of 30 points to t.csv\n")
     assert err.startswith("toydiffusion: warning: points that missed the tolerance of 1e-13: 30;")
     assert err.count("\n") == 1
-    loose = run("score plain.safetensors points.csv --out loose.csv")
+    loose = run("log-prob plain.safetensors points.csv --out loose.csv")
     assert loose[0] == 0
     tight, plain = tables.read(folder / "t.csv").points, tables.read(folder / "loose.csv").points
     assert (np.abs(tight[:, 0] - plain[:, 0]) <= tight[:, 1] + plain[:, 1]).all()
@@ -133,7 +135,7 @@ def test_a_tolerance_that_cannot_be_reached_is_one_line_of_warning(folder, run):
 
 def test_batches_do_not_matter(folder, run):
     for size in (7, 4096):
-        assert run(f"score words.safetensors points.csv --batch-size {size} --out s{size}.csv")[0] == 0
+        assert run(f"log-prob words.safetensors points.csv --batch-size {size} --out s{size}.csv")[0] == 0
     small, large = (tables.read(folder / f"s{size}.csv").points for size in (7, 4096))
     np.testing.assert_allclose(small, large, atol=1e-9)
 
@@ -147,7 +149,7 @@ def test_sigterm_leaves_the_old_file(folder, run, monkeypatch):
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(tables.Writer, "write", stopped)
-    code, out, err = run("score plain.safetensors points.csv --out kept.csv")
+    code, out, err = run("log-prob plain.safetensors points.csv --out kept.csv")
     assert (code, out) == (130, "")
     assert err == "toydiffusion: interrupted\n"
     assert (folder / "kept.csv").read_text() == "old"
@@ -160,48 +162,51 @@ def test_the_output_is_checked_before_the_work(run, monkeypatch):
 
     monkeypatch.setattr("toydiffusion.cli.commands.load", work)
     for out in ("no/scores.csv", "scores.txt"):
-        assert run(f"score plain.safetensors points.csv --out {out}")[0] == 2
+        assert run(f"log-prob plain.safetensors points.csv --out {out}")[0] == 2
 
 
 # Bad input -----------------------------------------------------------------------------------------------
 
 BAD_COMMANDS = [
-    ("score no.safetensors points.csv --out s.csv", ["no model file 'no.safetensors'"]),
-    ("score points.csv points.csv --out s.csv", ["'points.csv'", "not a model file"]),
-    ("score plain.safetensors no.csv --out s.csv", ["'no.csv'", "no such file"]),
-    ("score plain.safetensors other.csv --out s.csv", ["'other.csv'", "no column 'speed'", "'a'"]),
-    ("score plain.safetensors one.csv --out s.csv", ["'one.csv'", "no column 'height'"]),
-    ("score plain.safetensors three.npy --out s.csv", ["'three.npy'", "no column 'speed'"]),
-    ("score unnamed.safetensors other.csv --out s.csv", ["'other.csv'", "2 columns", "got 3"]),
-    ("score plain.safetensors holes.csv --out s.csv", ["'holes.csv'", "line 3", "'speed'", "empty"]),
-    ("score plain.safetensors text.csv --out s.csv", ["'text.csv'", "line 3", "'height'", "'many'"]),
-    ("score plain.safetensors text.csv --on-bad skip --out s.csv", ["line 3", "'height'", "'many'"]),
-    ("score plain.safetensors points.csv --on-bad drop --out s.csv", ["'drop'", "'raise'", "'skip'"]),
-    ("score words.safetensors points.csv --label-column rang --out s.csv", ["'rang'", "did you mean 'ring'"]),
+    ("log-prob no.safetensors points.csv --out s.csv", ["no model file 'no.safetensors'"]),
+    ("log-prob points.csv points.csv --out s.csv", ["'points.csv'", "not a model file"]),
+    ("log-prob plain.safetensors no.csv --out s.csv", ["'no.csv'", "no such file"]),
+    ("log-prob plain.safetensors other.csv --out s.csv", ["'other.csv'", "no column 'speed'", "'a'"]),
+    ("log-prob plain.safetensors one.csv --out s.csv", ["'one.csv'", "no column 'height'"]),
+    ("log-prob plain.safetensors three.npy --out s.csv", ["'three.npy'", "no column 'speed'"]),
+    ("log-prob unnamed.safetensors other.csv --out s.csv", ["'other.csv'", "2 columns", "got 3"]),
+    ("log-prob plain.safetensors holes.csv --out s.csv", ["'holes.csv'", "line 3", "'speed'", "empty"]),
+    ("log-prob plain.safetensors text.csv --out s.csv", ["'text.csv'", "line 3", "'height'", "'many'"]),
+    ("log-prob plain.safetensors text.csv --on-bad skip --out s.csv", ["line 3", "'height'", "'many'"]),
+    ("log-prob plain.safetensors points.csv --on-bad drop --out s.csv", ["'drop'", "'raise'", "'skip'"]),
     (
-        "score words.safetensors strange.csv --label-column ring --out s.csv",
+        "log-prob words.safetensors points.csv --label-column rang --out s.csv",
+        ["'rang'", "did you mean 'ring'"],
+    ),
+    (
+        "log-prob words.safetensors strange.csv --label-column ring --out s.csv",
         ["'strange.csv'", "'inmost'", "row 2"],
     ),
-    ("score words.safetensors points.csv --label inmost --out s.csv", ["no class 'inmost'", "'inner'"]),
+    ("log-prob words.safetensors points.csv --label inmost --out s.csv", ["no class 'inmost'", "'inner'"]),
     (
-        "score plain.safetensors points.csv --label inner --out s.csv",
+        "log-prob plain.safetensors points.csv --label inner --out s.csv",
         ["'plain.safetensors'", "without labels"],
     ),
-    ("score plain.safetensors points.csv --label-column ring --out s.csv", ["without labels"]),
+    ("log-prob plain.safetensors points.csv --label-column ring --out s.csv", ["without labels"]),
     (
-        "score words.safetensors points.csv --label inner --label-column ring --out s.csv",
+        "log-prob words.safetensors points.csv --label inner --label-column ring --out s.csv",
         ["--label", "--label-column", "give one"],
     ),
-    ("score plain.safetensors points.csv --tolerance 0 --out s.csv", ["tolerance", "> 0", "0"]),
-    ("score plain.safetensors points.csv --tolerance nan --out s.csv", ["tolerance", "nan"]),
-    ("score plain.safetensors points.csv --tolerance low --out s.csv", ["--tolerance", "'low'", "number"]),
-    ("score plain.safetensors points.csv --batch-size 0 --out s.csv", ["batch_size", "0", ">= 1"]),
-    ("score plain.safetensors points.csv --out points.csv", ["'points.csv'", "the table of points"]),
-    ("score plain.safetensors far.csv --out s.csv", ["'far.csv'", "row 2", "1e+100 standard deviations"]),
-    ("score unnamed.safetensors other.csv --label-column b --out s.csv", ["'other.csv'", "line 2", "'b'"]),
-    ("score plain.safetensors points.csv --out s.txt", ["'s.txt'", "'.txt'", "'.csv'"]),
-    ("score plain.safetensors points.csv --out no/s.csv", ["no/s.csv'", "no folder 'no'"]),
-    ("score plain.safetensors points.csv", ["'--out'", "toydiffusion score --help"]),
+    ("log-prob plain.safetensors points.csv --tolerance 0 --out s.csv", ["tolerance", "> 0", "0"]),
+    ("log-prob plain.safetensors points.csv --tolerance nan --out s.csv", ["tolerance", "nan"]),
+    ("log-prob plain.safetensors points.csv --tolerance low --out s.csv", ["--tolerance", "'low'", "number"]),
+    ("log-prob plain.safetensors points.csv --batch-size 0 --out s.csv", ["batch_size", "0", ">= 1"]),
+    ("log-prob plain.safetensors points.csv --out points.csv", ["'points.csv'", "same file"]),
+    ("log-prob plain.safetensors far.csv --out s.csv", ["'far.csv'", "row 2", "1e+100 standard deviations"]),
+    ("log-prob unnamed.safetensors other.csv --label-column b --out s.csv", ["'other.csv'", "row 1", "'b'"]),
+    ("log-prob plain.safetensors points.csv --out s.txt", ["'s.txt'", "'.txt'", "'.csv'"]),
+    ("log-prob plain.safetensors points.csv --out no/s.csv", ["no/s.csv'", "no folder 'no'"]),
+    ("log-prob plain.safetensors points.csv", ["'--out'", "toydiffusion score --help"]),
 ]
 
 

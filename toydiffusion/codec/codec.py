@@ -1,0 +1,137 @@
+"""The codec: from tables in the user's columns and labels to points z and class indices, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from toydiffusion.codec.standardizer import Standardizer
+from toydiffusion.errors import InputError, nearest, shown
+from toydiffusion.tables import Table, default_columns
+from toydiffusion.types import FloatArray, LabelArray, Labels, Points
+
+_FARTHEST = 1e100
+"""Points farther from the data than this, in standard deviations, have squares beyond floating point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """The map between tables in x and points z, and between the user's labels and class indices.
+
+    - `standardizer`: the map of the coordinates, `z = (x - mean) / scale`.
+    - `columns`: the names of the columns, or None if they have none.
+    - `classes`: the user's labels in ascending order, `(K,)`, or None without labels.
+    - `label_column`: the name of the label column, or None.
+    """
+
+    standardizer: Standardizer
+    columns: tuple[str, ...] | None = None
+    classes: LabelArray | None = None
+    label_column: str | None = None
+
+    @classmethod
+    def fit(cls, table: Table, *, standardize: bool = True) -> Codec:
+        """Return the codec of this table; without `standardize`, z is x."""
+        x = torch.from_numpy(table.points)
+        return cls(
+            Standardizer.fit(x) if standardize else Standardizer.identity(x.shape[1]),
+            table.columns,
+            None if table.labels is None else np.unique(table.labels),
+            table.label_column,
+        )
+
+    @property
+    def dim(self) -> int:
+        """The number of columns d."""
+        return len(self.standardizer.mean)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, `x0`, `x1`, ... where they have none."""
+        return self.columns or default_columns(self.dim)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K; 1 without labels."""
+        return 1 if self.classes is None else len(self.classes)
+
+    @property
+    def log_det(self) -> float:
+        """`log |dz/dx|`, so that `log p(x) = log p(z) + log_det`, in nats."""
+        return self.standardizer.log_det
+
+    # Points -----------------------------------------------------------------------------------------
+
+    def select(self, table: Table, what: str) -> Table:
+        """Return the columns of the table that the codec was fitted to, in their order.
+
+        Columns match by name, or by position where there are no names. Raises `InputError`, which calls the
+        table `what`, for a missing column or another number of them.
+        """
+        if self.columns is not None and table.columns is not None:
+            table = table.select(self.columns)
+        if table.points.shape[1] != self.dim:
+            raise InputError(
+                f"{what} must have {self.dim} column{'s' if self.dim > 1 else ''}, "
+                f"those the model was fitted to, got {table.points.shape[1]}"
+            )
+        return table
+
+    def to_z(self, table: Table) -> Points:
+        """Return the points in z, `(n, d)`, with NaN in the rows that are missing.
+
+        Raises `InputError` for a point too far away to compute with.
+        """
+        z = self.standardizer.z(torch.from_numpy(table.points))
+        far = ~(z.abs() <= _FARTHEST).all(1).numpy() & ~table.missing
+        if far.any():
+            raise InputError(
+                f"{table.source}: row {int(far.argmax()) + 1} (counted from 1) is more than {_FARTHEST:g} "
+                "standard deviations from the data, too far to compute with"
+            )
+        return z
+
+    def to_x(self, z: Points) -> FloatArray:
+        """Return the points in x, `(n, d)`."""
+        x: FloatArray = self.standardizer.x(z.detach().cpu()).numpy()
+        return x
+
+    # Labels -----------------------------------------------------------------------------------------
+
+    def class_index(self, label: Any, n: int, where: str = "") -> Labels | None:
+        """Return the class indices `(n,)` of one label for all, or of n labels; None for None.
+
+        `where` starts the message about an unknown label.
+        """
+        if label is None:
+            return None
+        if self.classes is None:
+            raise InputError("this model was fitted without labels, so none can be asked for")
+        wanted = np.asarray(label, dtype=object)
+        if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
+            raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
+        index = {value: i for i, value in enumerate(self.classes.tolist())}
+        for row, value in enumerate(wanted.ravel().tolist()):
+            if not isinstance(value, Hashable) or value not in index:
+                place = f" in row {row + 1} (counted from 1)" if wanted.ndim else ""
+                words = [str(name) for name in index]
+                kind = type(next(iter(index))).__name__
+                hint = f"the labels are of type {kind}" if str(value) in words else nearest(str(value), words)
+                raise InputError(f"{where}unknown label {shown(value)}{place}: {hint}")
+        return torch.tensor([index[value] for value in wanted.ravel().tolist()], dtype=torch.int64).expand(n)
+
+    def table_index(self, table: Table) -> Labels | None:
+        """Return the class indices of the table's own labels, `(n,)`; None if it has none."""
+        column = "" if table.label_column is None else f", column {table.label_column!r}"
+        return self.class_index(table.labels, len(table.points), f"{table.source}{column}: ")
+
+    def labels(self, index: Labels | None) -> LabelArray | None:
+        """Return the user's labels of class indices `(n,)`; None without classes or without indices."""
+        if self.classes is None or index is None:
+            return None
+        labels: LabelArray = self.classes[index.numpy()]
+        return labels

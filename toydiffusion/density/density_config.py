@@ -1,0 +1,30 @@
+"""How exactly log-densities are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toydiffusion.density.probability_flow import TOLERANCE
+from toydiffusion.errors import finite_number, whole_number
+
+
+@dataclass(frozen=True)
+class DensityConfig:
+    """How exactly log-densities are computed.
+
+    - `tolerance`: the error bar asked for, in nats. Each point takes the steps that it needs.
+    - `max_evaluations`: denoiser evaluations after which a point is refined no further.
+    - `probes`: None for the exact divergence. A number >= 4 estimates it from so many random probes
+      (Hutchinson); this is worth it only for far more columns than 50.
+    """
+
+    tolerance: float = TOLERANCE
+    max_evaluations: int = 1000
+    probes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        finite_number("tolerance", self.tolerance, above=0, unit="of nats")
+        whole_number("max_evaluations", self.max_evaluations, 1)
+        if self.probes is not None:
+            whole_number("probes", self.probes, 4, hint=" (their spread is the standard error)")

@@ -1,0 +1,225 @@
+"""Densities, classes and latents of points: plain functions of (model, table, plan, labels).
+
+All densities are those of the learned law at sigma_min: the law of `x + noise`, whose noise in each column
+has a standard deviation of sigma_min times the column's own. They are in nats, of x and not of z. Everything
+here computes in float64, the network included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toydiffusion.certificate import Certificate, check
+from toydiffusion.density import (
+    DensityConfig,
+    Elbo,
+    LogDensity,
+    class_log_probs,
+    evidence_lower_bound,
+)
+from toydiffusion.density import grad_log_prob as grad_log_prob_z
+from toydiffusion.density import log_prob as log_prob_z
+from toydiffusion.density import score as score_z
+from toydiffusion.distributions import Distribution
+from toydiffusion.errors import InputError, seed_number, whole_number
+from toydiffusion.model.fitted_model import FittedModel
+from toydiffusion.model.fitting import fit_endless
+from toydiffusion.progress import bar
+from toydiffusion.tables import Table
+from toydiffusion.types import FloatArray, Labels, Levels, Points
+
+
+class Densities(NamedTuple):
+    """Log-densities of k points, and their class probabilities `(k, K)` if those were asked for."""
+
+    log_prob: LogDensity
+    class_probabilities: FloatArray | None
+
+
+def levels_of(model: FittedModel, sigma: Any, n: int) -> Levels:
+    """Return the user's noise levels in z, one or n of them, as `(n,)`; None is sigma_min.
+
+    Raises `InputError` for levels outside the range of the model.
+    """
+    low, high = model.sigma_min, model.sigma_max
+    given = sigma.detach().cpu() if isinstance(sigma, Tensor) else sigma
+    try:
+        level = np.asarray(low if sigma is None else given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sigma must be a number or {n} of them, got {sigma!r}") from error
+    if level.shape not in ((), (n,)):
+        raise InputError(f"sigma must be one number or {n} of them, got shape {level.shape}")
+    if not ((level >= low) & (level <= high)).all():
+        raise InputError(f"sigma must lie in the model's range, {low:g} to {high:g}")
+    return torch.from_numpy(np.broadcast_to(level, (n,)).copy())
+
+
+def log_prob_blocks(
+    model: FittedModel,
+    table: Table,
+    plan: DensityConfig,
+    label: Labels | None = None,
+    *,
+    sigma: Levels | None = None,
+    classes: bool = False,
+    seed: int = 0,
+    first_row: int = 0,
+    batch_size: int = 4096,
+    progress: bool | None = False,
+) -> Iterator[Densities]:
+    """Yield the log-densities of a table's points, `batch_size` at a time, in constant memory.
+
+    The arguments are checked here, before the first block.
+
+    - `table`: points with the columns of the model. Rows that are missing come out as NaN.
+    - `plan`: how exactly to compute.
+    - `label`: class indices `(n,)`, or None for the mixture of the classes.
+    - `sigma`: noise levels in z, `(n,)`; None is sigma_min.
+    - `classes`: whether to give class probabilities too, in a model with labels.
+    - `seed`, `first_row`: row i of the table has row `first_row + i` of the random probes, if there are any.
+    """
+    points, n = model.codec.to_z(table), len(table.points)
+    levels = levels_of(model, None, n) if sigma is None else sigma
+    density, seed = model.density(plan), seed_number(seed)
+    first_row = whole_number("first_row", first_row, 0)
+    batch_size = whole_number("batch_size", batch_size, 1)
+
+    def under(z: Points, level: Levels, own: Labels | None, first: int) -> Densities:
+        if not classes or model.codec.classes is None:
+            return Densities(log_prob_z(density, z, level, own, seed=seed, first_row=first), None)
+        each = class_log_probs(density, z, level, seed=seed, first_row=first)
+        mixture, posterior = LogDensity.mixed(each, density.frequencies)
+        chosen = mixture if own is None else LogDensity.chosen(each, own.numpy())
+        return Densities(chosen, posterior)
+
+    def blocks() -> Iterator[Densities]:
+        with bar("log-densities", n, progress) as move:
+            for first in range(0, max(n, 1), batch_size):
+                part = slice(first, first + batch_size)
+                gone = table.missing[part]
+                # In the place of missing points, the mean of the data: every row keeps its number.
+                z = points[part].masked_fill(torch.from_numpy(gone)[:, None], 0.0)
+                own = None if label is None else label[part]
+                found = under(z, levels[part], own, first_row + first)
+                if found.class_probabilities is not None:
+                    found.class_probabilities[gone] = np.nan
+                yield found._replace(log_prob=found.log_prob.shifted(model.codec.log_det).without(gone))
+                move(min(first + batch_size, n), "")
+
+    return blocks()
+
+
+def grad_log_prob(
+    model: FittedModel, table: Table, plan: DensityConfig, label: Labels | None, sigma: Levels
+) -> FloatArray:
+    """Return the gradient of the log-density in x, `(n, d)`, in nats per unit of x."""
+    slope = grad_log_prob_z(model.density(plan), model.codec.to_z(table), sigma, label)
+    found: FloatArray = (slope / model.codec.standardizer.scale).numpy()
+    return found
+
+
+def score(model: FittedModel, table: Table, label: Labels | None, sigma: Levels) -> FloatArray:
+    """Return the denoiser's score at x, `(n, d)`, in nats per unit of x."""
+    slope = score_z(model.density(), model.codec.to_z(table), sigma, label)
+    found: FloatArray = (slope / model.codec.standardizer.scale).numpy()
+    return found
+
+
+def elbo(
+    model: FittedModel,
+    table: Table,
+    label: Labels | None,
+    *,
+    evaluations: int = 256,
+    steps: int | None = None,
+    seed: int = 0,
+    first_row: int = 0,
+) -> Elbo:
+    """Return the evidence lower bound at the table's points, in nats of x."""
+    bound = evidence_lower_bound(
+        model.density(),
+        model.codec.to_z(table),
+        label,
+        evaluations=evaluations,
+        steps=steps,
+        seed=seed,
+        first_row=first_row,
+    )
+    return bound.shifted(model.codec.log_det)
+
+
+@torch.no_grad()
+def encode(model: FittedModel, table: Table, label: Labels | None, *, tolerance: float) -> FloatArray:
+    """Carry points up the probability flow: return their latents at sigma_max, `(n, d)`, in z."""
+    _one_class_each(model, label, "encode")
+    z = model.codec.to_z(table)
+    flow = model.density(DensityConfig(tolerance)).flow
+    return flow.carry(z, levels_of(model, None, len(z)), model.sigma_max, label).z.numpy()
+
+
+@torch.no_grad()
+def decode(model: FittedModel, latent: Points, label: Labels | None, *, tolerance: float) -> FloatArray:
+    """Carry latents `(n, d)` down the probability flow: return the points x at sigma_min, `(n, d)`."""
+    _one_class_each(model, label, "decode")
+    flow = model.density(DensityConfig(tolerance)).flow
+    top = levels_of(model, model.sigma_max, len(latent))
+    return model.codec.to_x(flow.carry(latent, top, model.sigma_min, label).z)
+
+
+def _one_class_each(model: FittedModel, label: Labels | None, what: str) -> None:
+    if label is None and model.codec.classes is not None:
+        raise InputError(
+            f"{what} needs a label in a model with labels: each class has a flow of its own, and their "
+            "mixture has none"
+        )
+
+
+def check_density(
+    model: FittedModel,
+    truth: Distribution | None,
+    plan: DensityConfig,
+    label: int | None = None,
+    *,
+    endless: bool = False,
+    points: int = 1000,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Certificate:
+    """Return the certificate of the density of one class, or of the mixture of all. `truth` is in x."""
+    if endless and truth is None:
+        raise InputError("endless fresh points need the truth they are sampled from")
+    known = truth
+    if known is not None:
+        if not isinstance(known, Distribution):
+            raise InputError(f"truth must be a distribution, got a {type(known).__name__}")
+        classes = model.codec.num_classes
+        if known.dim != model.dim or (classes > 1 and known.num_classes != classes):
+            kind = f"{classes} classes" if classes > 1 else "no classes"
+            raise InputError(
+                f"the model has {model.dim} columns and {kind}, "
+                f"the truth given has {known.dim} and {known.num_classes}"
+            )
+        known = known.standardized(model.codec.standardizer.mean, model.codec.standardizer.scale)
+    masses = model.codec.num_classes if label is None else 1
+    with bar("checking", 4 + masses, progress) as move:
+        done = 0
+
+        def note(text: str) -> None:
+            nonlocal done
+            move(done, text)
+            done += 1
+
+        return check(
+            model.density(plan),
+            label=label,
+            truth=known,
+            endless=fit_endless(model, known) if endless and known is not None else None,
+            points=points,
+            seed=seed,
+            note=note,
+        )

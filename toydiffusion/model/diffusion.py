@@ -1,0 +1,699 @@
+"""`Diffusion`: the one class that users meet. Every method checks its arguments and calls one function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from toydiffusion import tables
+from toydiffusion.certificate import Certificate
+from toydiffusion.codec import Standardizer
+from toydiffusion.density import TOLERANCE, DensityConfig, Elbo, LogDensity
+from toydiffusion.distributions import Distribution, Prior
+from toydiffusion.errors import InputError, choice, seed_number, whole_number
+from toydiffusion.model import densities, fitting, model_file
+from toydiffusion.model.densities import Densities
+from toydiffusion.model.fitted_model import FittedModel
+from toydiffusion.model.presets import PRESETS
+from toydiffusion.model.sampling import (
+    Block,
+    rows_from,
+    sample_blocks,
+    sample_trajectory,
+    sample_with_log_prob,
+)
+from toydiffusion.schedules import Schedule
+from toydiffusion.solvers import SampleConfig
+from toydiffusion.training import History, TrainConfig
+from toydiffusion.types import Denoiser, FloatArray, LabelArray, Labels, Levels
+
+
+class Diffusion:
+    """A diffusion model of points in a few dimensions: fit it, sample from it, ask it for densities, save it.
+
+    Arguments in common:
+
+    - `x` `(n, d)`: points, as an array, a tensor, nested lists, or a data frame (pandas, polars, Arrow). Data
+      frames are matched to the model by column name, arrays by position.
+    - `label`: one of `classes` for all points, or `(n,)` of them, or None. None means the mixture of the
+      classes by their frequencies, for samples and densities alike.
+    - `seed`: a whole number >= 0. The same seed gives the same result.
+    - `first_row`: the number of the first row. Row i depends on the seed and on i only: rows a to b of a run
+      are those rows of any longer run, up to float32 rounding (about 1e-6 of a standard deviation), since
+      matrix products round differently in batches of another shape. The same call gives the same bits.
+
+    All methods raise `InputError` for arguments that cannot be used, before any work is done.
+
+    >>> import toydiffusion as td
+    >>> x, y = td.distributions.ConcentricSquares().sample(200, seed=0)
+    >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(x, y, seed=0)
+    >>> model.sample(5, label=3, steps=4, seed=1).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | None = None,
+        sampling: SampleConfig | None = None,
+        *,
+        preset: str = "default",
+    ) -> None:
+        """Make a model that is not fitted yet.
+
+        - `config`: how to train; None is that of the preset.
+        - `sampling`: how to sample unless a call says otherwise; None is that of the preset.
+        - `preset`: a name in `PRESETS`.
+        """
+        recipe = PRESETS[choice("preset", preset, PRESETS)]
+        self._config = config or recipe.train
+        self._sampling = sampling or recipe.sample
+        self._fitted: FittedModel | None = None
+
+    # Fitting ----------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: ArrayLike | Any,
+        y: ArrayLike | Any | None = None,
+        *,
+        seed: int = 0,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Diffusion:
+        """Learn points, with or without labels, and return the model itself.
+
+        - `x` `(n, d)`: the points.
+        - `y` `(n,)`: their labels, whole numbers, booleans or text; None for none.
+        - `seed`: the same seed gives the same weights on one machine and version.
+        - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
+        - `checkpoint`: a file that is written every half minute, at the end, and when Ctrl-C interrupts the
+          training. It is yours to remove.
+        - `resume`: whether to go on from the checkpoint. The weights are then those of an uninterrupted run.
+
+        Raises `InputError` for points that cannot be learned (fewer than two, NaN, a constant column, one
+        class only), and `TrainingError` if the loss is no longer finite.
+        """
+        return self.fit_table(
+            tables.from_frame(x, y), seed=seed, progress=progress, checkpoint=checkpoint, resume=resume
+        )
+
+    def fit_table(
+        self,
+        table: tables.Table,
+        *,
+        seed: int = 0,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Diffusion:
+        """Learn a `Table`, such as `tables.read` returns; see `fit`."""
+        self._fitted = fitting.fit(
+            table,
+            self._config,
+            self._sampling,
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+        return self
+
+    @classmethod
+    def of(cls, fitted: FittedModel) -> Diffusion:
+        """Return the facade of a fitted model."""
+        model = cls(fitted.config, fitted.sampling)
+        model._fitted = fitted
+        return model
+
+    def with_denoiser(self, denoiser: Denoiser) -> Diffusion:
+        """Return the same model with another denoiser in the network's place, in z.
+
+        >>> import toydiffusion as td
+        >>> law = td.distributions.Square()
+        >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(law.sample(200, seed=0)[0])
+        >>> truth = law.standardized(model.standardizer.mean, model.standardizer.scale)
+        >>> perfect = model.with_denoiser(truth.denoise)
+        >>> bool(law.contains(perfect.sample(100, seed=0)).mean() > 0.95)
+        True
+        """
+        return Diffusion.of(self.fitted.with_denoiser(denoiser))
+
+    # What was learned -------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> FittedModel:
+        """The fitted model: a frozen value that can be pickled. An `InputError` before `fit`."""
+        if self._fitted is None:
+            raise InputError("this model is not fitted yet: call fit(x) first, or load a saved one")
+        return self._fitted
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the model and its training."""
+        return self._config
+
+    @property
+    def sampling(self) -> SampleConfig:
+        """The settings of sampling, unless a call says otherwise."""
+        return self._sampling
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The learned denoiser in z: tensors `(n, d)`, `(n,)`, and class indices `(n,)` to `(n, d)`."""
+        return self.fitted.denoiser
+
+    @property
+    def unconditional_denoiser(self) -> Denoiser:
+        """The denoiser trained with dropped labels, which guidance starts from, in z."""
+        return self.fitted.unconditional_denoiser
+
+    @property
+    def standardizer(self) -> Standardizer:
+        """The map `z = (x - mean) / scale` between the user's coordinates and the model's."""
+        return self.fitted.codec.standardizer
+
+    @property
+    def moments(self) -> Distribution:
+        """For each class the Gaussian with the data's mean and covariance, in z."""
+        return self.fitted.prior.distribution
+
+    @property
+    def classes(self) -> LabelArray | None:
+        """The user's labels in ascending order; None in a model without labels."""
+        return self.fitted.codec.classes
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of the columns; None if they have none."""
+        return self.fitted.codec.columns
+
+    @property
+    def label_column(self) -> str | None:
+        """The name of the label column; None if it has none."""
+        return self.fitted.codec.label_column
+
+    @property
+    def history(self) -> History:
+        """The loss during training."""
+        return self.fitted.history
+
+    @property
+    def dim(self) -> int:
+        """The number of columns d."""
+        return self.fitted.dim
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level, in z."""
+        return self.fitted.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level, in z."""
+        return self.fitted.sigma_max
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the noise levels in training."""
+        return self.fitted.config.noise()
+
+    def prior(self, sigma: float | None = None) -> Prior:
+        """Return the law where the reverse process starts, at noise level `sigma` in z; None: sigma_max."""
+        return self.fitted.prior if sigma is None else Prior(self.moments, sigma)
+
+    # Samples ----------------------------------------------------------------------------------------
+
+    @overload
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        schedule: str | None = None,
+        sigma_start: float | None = None,
+        guidance: float | None = None,
+        churn: float | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+        return_labels: Literal[False] = False,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> FloatArray: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        schedule: str | None = None,
+        sigma_start: float | None = None,
+        guidance: float | None = None,
+        churn: float | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+        return_labels: Literal[True],
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> tuple[FloatArray, LabelArray]: ...
+
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        schedule: str | None = None,
+        sigma_start: float | None = None,
+        guidance: float | None = None,
+        churn: float | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+        return_labels: bool = False,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> FloatArray | tuple[FloatArray, LabelArray]:
+        """Return n new points, `(n, d)` float64; with `return_labels` also their labels, `(n,)`.
+
+        - `n`: how many points. Not needed with `start`.
+        - `label`: a label, or one for each point; None samples labels by their frequencies.
+        - `sampling`: the settings of sampling; None is the model's own.
+        - `steps`, `solver`, `schedule`, `sigma_start`, `guidance`, `churn`: single settings instead of those
+          in `sampling`; see `SampleConfig`.
+        - `start` `(n, d)`: points in x to start from instead of the prior. They are noised to `sigma_start`
+          and denoised again: the higher sigma_start, the less is left of them. In a model with labels, a
+          point without a label gets a class sampled from the posterior of the noisy point.
+        - `seed`, `first_row`: which rows of which endless sample.
+        - `batch_size`: how many points are in memory at once.
+        - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
+
+        The points are not clipped to the range of the data.
+        """
+        if return_labels and self.classes is None:
+            raise InputError("return_labels needs a model with labels; this one was fitted without")
+        chosen: dict[str, Any] = {
+            "steps": steps,
+            "solver": solver,
+            "schedule": schedule,
+            "sigma_start": sigma_start,
+            "guidance": guidance,
+            "churn": churn,
+        }
+        given = {name: value for name, value in chosen.items() if value is not None}
+        blocks = list(
+            self.sample_blocks(
+                n,
+                label,
+                sampling=replace(sampling or self.sampling, **given),
+                start=start,
+                seed=seed,
+                first_row=first_row,
+                batch_size=batch_size,
+                progress=progress,
+            )
+        )
+        x = np.concatenate([block.points for block in blocks])
+        if not return_labels:
+            return x
+        return x, np.concatenate([block.labels for block in blocks if block.labels is not None])
+
+    def sample_blocks(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        start: ArrayLike | Any | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+        batch_size: int = 8192,
+        progress: bool | None = False,
+    ) -> Iterator[Block]:
+        """Yield the result of `sample` in blocks of `batch_size` points, in constant memory.
+
+        A `Block` has `points` `(k, d)` and `labels` `(k,)`; in a model without labels these are None.
+        `sampling` None is the model's own. The arguments are checked before the first block.
+        """
+        fitted, given = self.fitted, None
+        if start is not None:
+            given = fitted.codec.to_z(self._table(start, what="start"))
+            if n is not None and n != len(given):
+                raise InputError(f"n is {n} but start has {len(given)} points; leave n out")
+            n = len(given)
+        rows = rows_from(first_row, n)
+        return sample_blocks(
+            fitted,
+            rows,
+            sampling or self.sampling,
+            fitted.codec.class_index(label, len(rows)),
+            given=given,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def trajectory(
+        self,
+        n: int,
+        label: Any = None,
+        *,
+        sampling: SampleConfig | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the trajectories of n points, `(steps + 1, n, d)` in x, and the levels, `(steps + 1,)`.
+
+        The last entries are the clean points, at level 0: those that `sample` returns for the same arguments.
+        """
+        rows = rows_from(first_row, n)
+        index = self.fitted.codec.class_index(label, len(rows))
+        return sample_trajectory(self.fitted, rows, sampling or self.sampling, index, seed=seed)
+
+    def sample_with_log_prob(
+        self,
+        n: int,
+        label: Any = None,
+        *,
+        tolerance: float = TOLERANCE,
+        seed: int = 0,
+        first_row: int = 0,
+    ) -> tuple[FloatArray, LogDensity, LabelArray | None]:
+        """Return n new points `(n, d)`, their log-densities, and their labels (None in a model without).
+
+        The points are samples of the density that `log_prob` gives. Asked for them with the same `label`,
+        `log_prob` returns the same values, within the errors. Like those of `decode` they stop at sigma_min,
+        without the final denoising of `sample`. `tolerance` is as in `log_prob`.
+        """
+        rows = rows_from(first_row, n)
+        index = self.fitted.codec.class_index(label, len(rows))
+        points, density, labels = sample_with_log_prob(
+            self.fitted, rows, DensityConfig(tolerance), index, seed=seed
+        )
+        density.warn(tolerance)
+        return points, density, labels
+
+    # Densities --------------------------------------------------------------------------------------
+
+    def log_prob(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        sigma: ArrayLike | None = None,
+        tolerance: float = TOLERANCE,
+        max_evaluations: int = 1000,
+        probes: int | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+        on_bad: str = "raise",
+        batch_size: int = 4096,
+        progress: bool | None = False,
+    ) -> LogDensity:
+        """Return the log-density at points x, in nats: `value` `(n,)`, with `error` and `prior_error`.
+
+        Along the probability flow from sigma_min to sigma_max (`density.ProbabilityFlow`),
+
+            log p(x | label) = log prior(z_max) + int (d - tr dD/dz) dlog sigma + log |dz/dx|.
+
+        Without a label a model with labels returns `log p(x) = logsumexp_c(log f_c + log p(x | c))`, with the
+        class frequencies f_c.
+
+        It is the density of smoothed points, `x + noise`. The standard deviation of the noise is sigma_min
+        times that of each column.
+
+        - `x` `(n, d)`: the points.
+        - `label`: a label, one for each point, or None for the mixture.
+        - `sigma`: the noise level of the density in z, one or `(n,)`; None is sigma_min.
+        - `tolerance`: the error bar asked for, in nats. Each point takes the steps it needs, whatever its
+          batch.
+        - `max_evaluations`: denoiser evaluations after which a point is refined no further. Its value stands,
+          its `error` says how exact it is, and a `ToleranceWarning` is issued.
+        - `probes`: None for the exact divergence, or 4 or more random probes that estimate it (Hutchinson).
+          Worth it only for far more columns than 50.
+        - `seed`, `first_row`: which random probes.
+        - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" returns NaN for them.
+        - `batch_size`, `progress`: as in `sample`.
+        """
+        plan, table = DensityConfig(tolerance, max_evaluations, probes), self._table(x, on_bad)
+        n = len(table.points)
+        blocks = densities.log_prob_blocks(
+            self.fitted,
+            table,
+            plan,
+            self.fitted.codec.class_index(label, n),
+            sigma=densities.levels_of(self.fitted, sigma, n),
+            seed=seed,
+            first_row=first_row,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        found = LogDensity.joined([block.log_prob for block in blocks])
+        found.warn(tolerance)
+        return found
+
+    def log_prob_blocks(
+        self,
+        table: tables.Table,
+        label: Any = None,
+        *,
+        tolerance: float = TOLERANCE,
+        max_evaluations: int = 1000,
+        first_row: int = 0,
+        batch_size: int = 4096,
+        progress: bool | None = False,
+    ) -> Iterator[Densities]:
+        """Yield log-densities and class probabilities of a table in blocks, in constant memory.
+
+        The log-density of a point is that under `label` if one is given, under its own label if the table has
+        labels, and that of the mixture otherwise. Rows that are missing come out as NaN. The arguments are
+        checked before the first block. The other arguments are those of `log_prob`.
+        """
+        codec, table = self.fitted.codec, self.fitted.codec.select(table, table.source)
+        index = codec.table_index(table) if label is None else codec.class_index(label, len(table.points))
+        return densities.log_prob_blocks(
+            self.fitted,
+            table,
+            DensityConfig(tolerance, max_evaluations),
+            index,
+            classes=True,
+            first_row=first_row,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def grad_log_prob(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        sigma: ArrayLike | None = None,
+        tolerance: float = TOLERANCE,
+    ) -> FloatArray:
+        """Return the gradient of `log_prob` in x, `(n, d)`, in nats per unit of x, by autograd.
+
+        This is the gradient of the density that `log_prob` returns. `score` is what the network says it is.
+        For a learned model the two differ a little. The arguments are those of `log_prob`.
+        """
+        table = self._table(x)
+        index, level = self._index_and_level(table, label, sigma)
+        return densities.grad_log_prob(self.fitted, table, DensityConfig(tolerance), index, level)
+
+    def score(self, x: ArrayLike | Any, label: Any = None, *, sigma: ArrayLike | None = None) -> FloatArray:
+        """Return the learned score `(D(z; sigma, label) - z) / sigma^2` at x, `(n, d)`.
+
+        It is in nats per unit of x. Without a label a model with labels returns
+        `sum_c p(c | x; sigma) score_c`. The arguments are those of `log_prob`.
+        """
+        table = self._table(x)
+        index, level = self._index_and_level(table, label, sigma)
+        return densities.score(self.fitted, table, index, level)
+
+    def elbo(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        evaluations: int = 256,
+        steps: int | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+    ) -> Elbo:
+        """Return the evidence lower bound at points x: its value and its terms, each with a standard error.
+
+        `density.Elbo` gives the terms, and says what the bound is a bound of.
+
+        - `x` `(n, d)`: the points.
+        - `label`: a label, one for each point, or None for the mixture.
+        - `evaluations`: denoiser evaluations for each point and class, at least 16.
+        - `steps`: None for the continuous bound, or the number of steps of a discrete one.
+        - `seed`, `first_row`: which random numbers.
+        """
+        table = self._table(x)
+        return densities.elbo(
+            self.fitted,
+            table,
+            self.fitted.codec.class_index(label, len(table.points)),
+            evaluations=evaluations,
+            steps=steps,
+            seed=seed,
+            first_row=whole_number("first_row", first_row, 0),
+        )
+
+    def encode(self, x: ArrayLike | Any, label: Any = None, *, tolerance: float = 1e-5) -> FloatArray:
+        """Carry points up the probability flow; return their latents at sigma_max, `(n, d)`, in z.
+
+        Divided by `sqrt(1 + sigma_max^2)` the latents are about standard normal.
+
+        - `x` `(n, d)`: the points.
+        - `label`: a label, or one for each point. A model with labels needs it: each class has its own flow.
+        - `tolerance`: the numerical error allowed, in nats.
+        """
+        table = self._table(x)
+        index = self.fitted.codec.class_index(label, len(table.points))
+        return densities.encode(self.fitted, table, index, tolerance=tolerance)
+
+    def decode(self, latent: ArrayLike, label: Any = None, *, tolerance: float = 1e-5) -> FloatArray:
+        """Carry latents down the probability flow; return the points x that `encode` carries to them.
+
+        The points stop at sigma_min, without the final denoising of `sample`.
+
+        - `latent` `(n, d)`: latents in z.
+        - `label`, `tolerance`: as in `encode`.
+        """
+        given = tables.from_frame(latent).points
+        if given.shape[1] != self.dim:
+            raise InputError(f"latent must have {self.dim} columns, got {given.shape[1]}")
+        index = self.fitted.codec.class_index(label, len(given))
+        return densities.decode(self.fitted, torch.from_numpy(given), index, tolerance=tolerance)
+
+    # Classes ----------------------------------------------------------------------------------------
+
+    def predict_proba(
+        self, x: ArrayLike | Any, *, tolerance: float = TOLERANCE, on_bad: str = "raise"
+    ) -> FloatArray:
+        """Return the probability of each class given x, `(n, K)`, columns in the order of `classes`.
+
+        `p(c | x) = f_c p(x | c) / sum_k f_k p(x | k)` with the class frequencies of the training points
+        (Bayes' rule). The arguments are those of `log_prob`.
+        """
+        if self.classes is None:
+            raise InputError("this model was fitted without labels, so it knows no classes")
+        blocks = list(
+            densities.log_prob_blocks(
+                self.fitted, self._table(x, on_bad), DensityConfig(tolerance), classes=True
+            )
+        )
+        LogDensity.joined([block.log_prob for block in blocks]).warn(tolerance)
+        return np.concatenate(
+            [block.class_probabilities for block in blocks if block.class_probabilities is not None]
+        )
+
+    def predict(self, x: ArrayLike | Any) -> LabelArray:
+        """Return the most probable class of each point, `(n,)`: one of `classes`."""
+        probabilities = self.predict_proba(x)
+        found: LabelArray = np.asarray(self.classes)[probabilities.argmax(1)]
+        return found
+
+    # Certificate ------------------------------------------------------------------------------------
+
+    def check_density(
+        self,
+        truth: Distribution | None = None,
+        label: Any = None,
+        *,
+        endless: bool = False,
+        points: int = 1000,
+        tolerance: float = TOLERANCE,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Certificate:
+        """Return a certificate of the log-density: `print` it, or read its fields.
+
+        It holds the total mass, the solver's error and whether the bars hold, the mismatch of the prior, and
+        the mean ELBO beside the mean log-density. With the exact truth it also holds the mass outside the
+        support, and the error budget: where the loss of log-likelihood comes from.
+
+        - `truth`: the exact law, in x. Class c of it is the c-th of `classes`. Without it the test points are
+          samples of the model.
+        - `label`: the class whose density is checked; None for that of the mixture.
+        - `endless`: whether to train the same network once more on endless fresh points of the truth. This
+          separates the network's part of the loss from that of the finite data.
+        - `points`: the number of test points, at least 2.
+        - `tolerance`: as in `log_prob`.
+        """
+        index = self.fitted.codec.class_index(label, 1)
+        return densities.check_density(
+            self.fitted,
+            truth,
+            DensityConfig(tolerance),
+            None if index is None else int(index[0]),
+            endless=endless,
+            points=whole_number("points", points, 2),
+            seed=seed_number(seed),
+            progress=progress,
+        )
+
+    # Files and words --------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a `.safetensors` file, whole or not at all; `load` reads it back."""
+        model_file.save(self.fitted, path)
+
+    def card(self) -> list[tuple[str, str]]:
+        """Return the model card, pairs of heading and text: what it was fitted to, and how it samples."""
+        return self.fitted.card()
+
+    def __repr__(self) -> str:
+        """Return one line: what the model was fitted to."""
+        if self._fitted is None:
+            return "Diffusion(not fitted)"
+        kind = "" if self.classes is None else f", {len(self.classes)} classes"
+        num_points = self._fitted.provenance.num_points
+        return f"Diffusion({self.dim} columns{kind}, fitted to {num_points:,} points)"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        if self._fitted is None:
+            return f"<code>{escape(repr(self))}</code>"
+        left = "style='text-align:left'"
+        cells = "".join(
+            f"<tr><th {left}>{escape(k)}</th><td {left}>{escape(v)}</td></tr>" for k, v in self.card()
+        )
+        return f"<table><caption><b>{escape(repr(self))}</b></caption>{cells}</table>"
+
+    # Arguments --------------------------------------------------------------------------------------
+
+    def _table(self, x: Any, on_bad: str = "raise", *, what: str = "x") -> tables.Table:
+        codec = self.fitted.codec
+        return codec.select(tables.from_frame(x, columns=codec.columns, on_bad=on_bad), what)
+
+    def _index_and_level(self, table: tables.Table, label: Any, sigma: Any) -> tuple[Labels | None, Levels]:
+        n = len(table.points)
+        return self.fitted.codec.class_index(label, n), densities.levels_of(self.fitted, sigma, n)
+
+
+def load(path: str | os.PathLike[str]) -> Diffusion:
+    """Return the model that `Diffusion.save` wrote.
+
+    Raises `InputError` for a file that is missing, cut off, altered, of another version, or not a model.
+    """
+    return Diffusion.of(model_file.load(path))

@@ -1,0 +1,142 @@
+"""The fitted model: a value that every operation takes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from toydiffusion.codec import Codec
+from toydiffusion.denoisers import Guided, Network
+from toydiffusion.density import DensityConfig, DensityModel
+from toydiffusion.distributions import Prior
+from toydiffusion.errors import InputError
+from toydiffusion.solvers import SampleConfig
+from toydiffusion.training import History, TrainConfig
+from toydiffusion.types import Denoiser
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from.
+
+    - `seed`: the seed of the training.
+    - `num_points`: the number of training points.
+    - `versions`: pairs of package and version, at the time of the training.
+    - `source_digest`: the SHA-256 digest of the file that the training points came from, or None.
+    """
+
+    seed: int
+    num_points: int
+    versions: tuple[tuple[str, str], ...] = ()
+    source_digest: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """All that fitting leaves behind. It is frozen, complete, and can be pickled.
+
+    - `codec`: the map between tables and z, and between labels and class indices.
+    - `denoiser`: the learned `Denoiser`, in z.
+    - `prior`: the law at sigma_max where sampling starts and densities end. Its distribution holds for each
+      class the Gaussian of the data's moments, in z.
+    - `config`: the settings of the model and its training.
+    - `sampling`: the settings of sampling, unless a call says otherwise.
+    - `history`: the loss during training.
+    - `provenance`: seed, number of points, versions.
+    """
+
+    codec: Codec
+    denoiser: Denoiser
+    prior: Prior
+    config: TrainConfig
+    sampling: SampleConfig
+    history: History
+    provenance: Provenance
+
+    @property
+    def dim(self) -> int:
+        """The number of columns d."""
+        return self.codec.dim
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level, in z."""
+        return self.config.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level, in z."""
+        return self.config.sigma_max
+
+    @property
+    def unconditional_denoiser(self) -> Denoiser:
+        """The denoiser without labels: of a network, the one trained with dropped labels."""
+        return self.denoiser.unconditional if isinstance(self.denoiser, Network) else self.denoiser
+
+    @cached_property
+    def precise(self) -> Denoiser:
+        """The denoiser in float64, with its weights fixed. Log-densities are computed with it."""
+        if not isinstance(self.denoiser, Network):
+            return self.denoiser
+        return deepcopy(self.denoiser).double().requires_grad_(False)
+
+    def guided(self, weight: float) -> Denoiser:
+        """Return the denoiser with classifier-free guidance of this weight; 1 is the denoiser itself.
+
+        Raises `InputError` for another weight in a model without labels.
+        """
+        if weight == 1:
+            return self.denoiser
+        if self.codec.classes is None:
+            raise InputError("guidance needs a model with labels; this one was fitted without")
+        return Guided(self.denoiser, self.unconditional_denoiser, weight)
+
+    def density(self, plan: DensityConfig | None = None) -> DensityModel:
+        """Return the density model in z: denoiser in float64, prior, and how exactly to compute."""
+        return DensityModel(self.precise, self.prior, self.sigma_min, plan or DensityConfig())
+
+    def with_denoiser(self, denoiser: Denoiser) -> FittedModel:
+        """Return the same model with another denoiser in the network's place, in z.
+
+        With the exact one, `truth.standardized(mean, scale).denoise`, it shows what a perfect network gives.
+        """
+        return replace(self, denoiser=denoiser)
+
+    def card(self) -> list[tuple[str, str]]:
+        """Return the model card as pairs of heading and text."""
+        codec, config, sampling, loss = self.codec, self.config, self.sampling, self.history.loss
+        num_points = self.provenance.num_points
+        rows = [
+            ("points", f"{num_points:,} in {self.dim} dimension{'s' if self.dim > 1 else ''}"),
+            ("columns", ", ".join(codec.names)),
+        ]
+        if codec.classes is not None:
+            frequencies = self.prior.distribution.frequencies.tolist()
+            pairs = zip(codec.classes.tolist(), frequencies, strict=True)
+            rows.append(("classes", ", ".join(f"{name} ({share:.1%})" for name, share in pairs)))
+        rows.append(
+            ("noise", f"sigma {self.sigma_min:.4g} to {self.sigma_max:.4g}, schedule {config.schedule}")
+        )
+        if isinstance(self.denoiser, Network):
+            rows.append(
+                ("network", f"{self.denoiser.size:,} weights, preconditioning {config.preconditioning}")
+            )
+        rows.append(
+            (
+                "training",
+                f"{len(loss):,} steps of {config.points_per_step(num_points):,} points, "
+                f"seed {self.provenance.seed}",
+            )
+        )
+        if loss:
+            tail = loss[-max(1, len(loss) // 20) :]
+            rows.append(("loss", f"{np.mean(tail):.4f} (mean of the last {len(tail)} steps)"))
+        if self.history.held_out:
+            rows.append(("held-out loss", f"{self.history.held_out[-1][1]:.4f}"))
+        rows.append(
+            ("sampling", f"{sampling.steps} steps of {sampling.solver} on {sampling.schedule} levels")
+        )
+        return rows

@@ -1,0 +1,210 @@
+"""A fitted model in a file, and back.
+
+A model file may come from anyone. So reading compares all names, shapes and numbers with what they must be,
+before anything is built from them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toydiffusion.codec import Codec, Standardizer
+from toydiffusion.denoisers import MOST_WEIGHTS, Network
+from toydiffusion.distributions import GaussianMixture, Prior
+from toydiffusion.errors import InputError, nearest, seed_number, shown, whole_number
+from toydiffusion.files import Archive
+from toydiffusion.model.fitted_model import FittedModel, Provenance
+from toydiffusion.solvers import SampleConfig
+from toydiffusion.training import History, TrainConfig, build
+from toydiffusion.types import LabelArray
+
+
+def save(model: FittedModel, path: str | os.PathLike[str]) -> None:
+    """Write the model to a `.safetensors` file, whole or not at all."""
+    network = model.denoiser
+    if not isinstance(network, Network):
+        raise InputError("only a model with its own network can be saved; this one has another denoiser")
+    law, codec = model.prior.distribution, model.codec
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= model.history.tensors()
+    tensors |= {
+        "standardizer.mean": codec.standardizer.mean,
+        "standardizer.scale": codec.standardizer.scale,
+        "moments.means": law.class_means,
+        "moments.covariances": law.class_covariances,
+        "moments.frequencies": law.frequencies,
+    }
+    metadata = {
+        "config": asdict(model.config),
+        "sampling": asdict(model.sampling),
+        "columns": codec.columns,
+        "label_column": codec.label_column,
+        "classes": None if codec.classes is None else codec.classes.tolist(),
+        **asdict(model.provenance),
+    }
+    Archive(tensors, metadata).write(path, "model")
+
+
+def load(path: str | os.PathLike[str]) -> FittedModel:
+    """Return the model that `save` wrote.
+
+    Raises `InputError` for a file that is missing, cut off, altered, of another version, or not a model.
+    """
+    archive = Archive.read(path, "model")
+    try:
+        return _model(archive)
+    except InputError as error:
+        raise InputError(f"{shown(str(path))} is not a usable model file: {error}") from None
+
+
+def _model(archive: Archive) -> FittedModel:
+    meta, tensors = archive.metadata, archive.tensors
+    names = {
+        "config",
+        "sampling",
+        "columns",
+        "label_column",
+        "classes",
+        *(f.name for f in fields(Provenance)),
+    }
+    _same("metadata", set(meta), names)
+    config, sampling = _config(TrainConfig, meta["config"]), _config(SampleConfig, meta["sampling"])
+    classes, columns = _classes(meta["classes"]), _columns(meta["columns"])
+    if meta["label_column"] is not None and not isinstance(meta["label_column"], str):
+        raise InputError("label_column must be text")
+    dim = tensors["standardizer.mean"].numel() if "standardizer.mean" in tensors else 0
+    if dim < 1 or (columns is not None and len(columns) != dim):
+        raise InputError(f"{dim} means of columns, but the columns are {shown(columns)}")
+    count = 1 if classes is None else len(classes)
+    _check_tensors(tensors, dim, count, config)
+
+    network = build(dim, count, config, seed=0).requires_grad_(False)
+    prefix = "network."
+    network.load_state_dict(
+        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    )
+    law = GaussianMixture(
+        tensors["moments.means"], tensors["moments.covariances"], weights=tensors["moments.frequencies"]
+    )
+    return FittedModel(
+        codec=Codec(
+            Standardizer(tensors["standardizer.mean"], tensors["standardizer.scale"]),
+            columns,
+            classes,
+            meta["label_column"],
+        ),
+        denoiser=network.eval(),
+        prior=Prior(law, config.sigma_max),
+        config=config,
+        sampling=sampling,
+        history=History.from_tensors(tensors),
+        provenance=_provenance(meta),
+    )
+
+
+def _same(what: str, found: set[str], expected: set[str]) -> None:
+    for name in sorted(expected - found):
+        raise InputError(f"its {what} lack {name!r}")
+    for name in sorted(found - expected):
+        raise InputError(f"its {what} have an unknown {shown(name)}: {nearest(name, sorted(expected))}")
+
+
+def _config(kind: type[Any], given: object) -> Any:
+    """Return a configuration from its fields, all of them there."""
+    if not isinstance(given, dict):
+        raise InputError(f"its {kind.__name__} is not an object")
+    _same(f"{kind.__name__} fields", set(given), {f.name for f in fields(kind)})
+    return kind(**given)
+
+
+def _classes(given: object) -> LabelArray | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) < 2:
+        raise InputError("classes must be two or more labels")
+    kinds = {type(value) for value in given}
+    if len(kinds) != 1 or not kinds <= {int, bool, str}:
+        raise InputError("classes must be whole numbers, booleans or text, all of one kind")
+    if kinds == {int} and not all(-(2**63) <= value < 2**63 for value in given):
+        raise InputError("classes must be whole numbers of 64 bits")
+    if sorted(set(given)) != given:
+        raise InputError("classes must be different and in ascending order")
+    return np.array(given, dtype={int: np.int64, bool: bool, str: object}[kinds.pop()])
+
+
+def _columns(given: object) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
+        raise InputError("columns must be names")
+    if len(set(given)) != len(given):
+        raise InputError("two columns have the same name")
+    return tuple(given)
+
+
+def _provenance(meta: Mapping[str, Any]) -> Provenance:
+    versions = meta["versions"]
+    if not isinstance(versions, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(word, str) for word in pair)
+        for pair in versions
+    ):
+        raise InputError("versions must be pairs of package and version")
+    digest = meta["source_digest"]
+    if digest is not None and not isinstance(digest, str):
+        raise InputError("source_digest must be text")
+    return Provenance(
+        seed=seed_number(meta["seed"]),
+        num_points=whole_number("num_points", meta["num_points"], 2),
+        versions=tuple((package, version) for package, version in versions),
+        source_digest=digest,
+    )
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], dim: int, count: int, config: TrainConfig) -> None:
+    """Raise `InputError` unless every tensor has the right name, type and shape, and is finite."""
+    network = Network.shapes(
+        dim,
+        count,
+        width=config.width,
+        hidden_layers=config.hidden_layers,
+        edges=config.edges,
+        waves=config.waves,
+    )
+    if sum(math.prod(shape) for shape in network.values()) > MOST_WEIGHTS:
+        raise InputError(f"its network has more than {MOST_WEIGHTS:,} weights")
+    single: dict[str, tuple[int | None, ...]] = {f"network.{name}": s for name, s in network.items()}
+    single["history.loss"] = (None,)
+    double: dict[str, tuple[int | None, ...]] = {
+        "history.held_out": (None, 2),
+        "standardizer.mean": (dim,),
+        "standardizer.scale": (dim,),
+        "moments.means": (count, dim),
+        "moments.covariances": (count, dim, dim),
+        "moments.frequencies": (count,),
+    }
+    _same("tensors", set(tensors), {*single, *double})
+    for name, shape in (single | double).items():
+        tensor, kind = tensors[name], torch.float32 if name in single else torch.float64
+        allowed = tensor.ndim == len(shape) and all(
+            want in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
+        )
+        if not allowed or tensor.dtype != kind:
+            raise InputError(
+                f"tensor {name!r} must have shape {shape} and type {kind}, "
+                f"got {tuple(tensor.shape)} and {tensor.dtype}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"tensor {name!r} has numbers that are not finite")
+    if not bool((tensors["standardizer.scale"] > 0).all()):
+        raise InputError("tensor 'standardizer.scale' must be > 0")
+    frequencies = tensors["moments.frequencies"]
+    if not bool((frequencies > 0).all()) or abs(float(frequencies.sum()) - 1) > 1e-6:
+        raise InputError("tensor 'moments.frequencies' must be > 0 and sum to 1")

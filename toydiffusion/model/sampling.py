@@ -1,0 +1,131 @@
+"""Sampling from a fitted model: plain functions of (model, rows, plan, labels)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from toydiffusion.density import DensityConfig, LogDensity, class_posterior
+from toydiffusion.density import sample_with_log_prob as sample_z_with_log_prob
+from toydiffusion.distributions import Prior
+from toydiffusion.errors import InputError, seed_number, whole_number
+from toydiffusion.model.fitted_model import FittedModel
+from toydiffusion.progress import bar
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.solvers import SampleConfig, last, solver, trajectory
+from toydiffusion.types import FloatArray, LabelArray, Labels, Points
+
+
+class Block(NamedTuple):
+    """Some rows of a sample: points `(k, d)` in x, and their labels `(k,)` if they have any."""
+
+    points: FloatArray
+    labels: LabelArray | None
+
+
+def rows_from(first_row: int, n: object) -> range:
+    """Return the rows `first_row` to `first_row + n - 1` of an endless sample."""
+    first = whole_number("first_row", first_row, 0)
+    stop = first + whole_number("n", n, 0, hint=", the number of points")
+    if stop >= 2**63:
+        raise InputError(f"rows are numbered below 2**63, got rows up to {stop}")
+    return range(first, stop)
+
+
+def sample_blocks(
+    model: FittedModel,
+    rows: range,
+    plan: SampleConfig,
+    label: Labels | None = None,
+    *,
+    given: Points | None = None,
+    seed: int = 0,
+    batch_size: int = 8192,
+    progress: bool | None = False,
+) -> Iterator[Block]:
+    """Yield the points of these rows, `batch_size` at a time, in constant memory.
+
+    The arguments are checked here, before the first block.
+
+    - `rows`: which rows of the endless sample of `seed`.
+    - `plan`: how to sample.
+    - `label`: class indices `(n,)`, or None for the mixture of the classes.
+    - `given`: points `(n, d)` in z to noise and start from, instead of the prior.
+    """
+    denoiser, levels = model.guided(plan.guidance), plan.levels(model.sigma_min, model.sigma_max)
+    method, seed = solver(plan.solver), seed_number(seed)
+    batch_size = whole_number("batch_size", batch_size, 1)
+
+    @torch.no_grad()
+    def block(part: slice) -> Block:
+        own = None if label is None else label[part]
+        start, own = _start(
+            model, rows[part], float(levels[0]), own, None if given is None else given[part], seed
+        )
+        points = trajectory(
+            denoiser,
+            start,
+            levels,
+            method,
+            label=own,
+            seed=seed,
+            first_row=rows[part].start,
+            churn=plan.churn,
+        )
+        return Block(model.codec.to_x(last(points)), model.codec.labels(own))
+
+    def blocks() -> Iterator[Block]:
+        with bar("sampling", len(rows), progress) as move:
+            for first in range(0, max(len(rows), 1), batch_size):
+                yield block(slice(first, first + batch_size))
+                move(min(first + batch_size, len(rows)), "")
+
+    return blocks()
+
+
+@torch.no_grad()
+def sample_trajectory(
+    model: FittedModel, rows: range, plan: SampleConfig, label: Labels | None = None, *, seed: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """Return the points of these rows at every level, `(steps + 1, n, d)`, and the levels, the last one 0."""
+    denoiser, levels = model.guided(plan.guidance), plan.levels(model.sigma_min, model.sigma_max)
+    start, own = _start(model, rows, float(levels[0]), label, None, seed)
+    points = trajectory(
+        denoiser,
+        start,
+        levels,
+        solver(plan.solver),
+        label=own,
+        seed=seed,
+        first_row=rows.start,
+        churn=plan.churn,
+    )
+    return np.stack([model.codec.to_x(z) for z in points]), np.append(levels.numpy(), 0.0)
+
+
+def _start(
+    model: FittedModel, rows: range, sigma: float, label: Labels | None, given: Points | None, seed: int
+) -> tuple[Points, Labels | None]:
+    """Return noisy points at `sigma` to start from, and their labels; None in a model without labels."""
+    if given is None:
+        start, label = Prior(model.prior.distribution, sigma).rows(rows, seed=seed, label=label)
+    else:
+        start = given + sigma * RowNoise(seed, "renoise").normal(rows.start, rows.stop, dim=model.dim)
+        if label is None and model.codec.classes is not None:
+            # Given a noisy point, its class in the mixture has this posterior.
+            level = torch.full((len(rows),), sigma, dtype=torch.float64)
+            below = torch.from_numpy(class_posterior(model.density(), start, level)).cumsum(1)
+            choice = RowNoise(seed, "class of a given point").uniform(rows.start, rows.stop, dim=1)
+            label = (choice >= below[:, :-1]).sum(1)
+    return start, None if model.codec.classes is None else label
+
+
+def sample_with_log_prob(
+    model: FittedModel, rows: range, plan: DensityConfig, label: Labels | None = None, *, seed: int = 0
+) -> tuple[FloatArray, LogDensity, LabelArray | None]:
+    """Return samples of the model's own density, `(n, d)`, their log-densities, and their labels."""
+    z, density, own = sample_z_with_log_prob(model.density(plan), rows, label, seed=seed)
+    return model.codec.to_x(z), density.shifted(model.codec.log_det), model.codec.labels(own)

@@ -1,0 +1,45 @@
+"""The public names of the package, imported together when the first of them is used."""
+
+from toydiffusion import distributions, schedules, solvers
+from toydiffusion.certificate import Budget, Certificate, Mass
+from toydiffusion.codec import Codec, Standardizer
+from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
+from toydiffusion.errors import InputError
+from toydiffusion.metrics import Estimate
+from toydiffusion.model import PRESETS, Block, Densities, Diffusion, FittedModel, Preset, Provenance, load
+from toydiffusion.solvers import SampleConfig
+from toydiffusion.tables import Table
+from toydiffusion.training import History, TrainConfig, TrainingError
+from toydiffusion.types import Denoiser
+
+__all__ = [
+    "PRESETS",
+    "Block",
+    "Budget",
+    "Certificate",
+    "Codec",
+    "Denoiser",
+    "Densities",
+    "DensityConfig",
+    "Diffusion",
+    "Elbo",
+    "Estimate",
+    "FittedModel",
+    "History",
+    "InputError",
+    "LogDensity",
+    "Mass",
+    "Preset",
+    "Provenance",
+    "SampleConfig",
+    "Standardizer",
+    "Table",
+    "Term",
+    "ToleranceWarning",
+    "TrainConfig",
+    "TrainingError",
+    "distributions",
+    "load",
+    "schedules",
+    "solvers",
+]
