@@ -14,8 +14,11 @@ import numpy as np
 
 from toydiffusion.errors import InputError
 from toydiffusion.files import check_target, replacing
-from toydiffusion.tables.columns import Labels, Points, Source, check_suffix, labels_of
-from toydiffusion.tables.table import check_names, describe
+from toydiffusion.tables.columns import Source, check_suffix
+from toydiffusion.tables.labels import labels_of
+from toydiffusion.tables.names import check_names
+from toydiffusion.tables.table import describe
+from toydiffusion.types import FloatArray, LabelArray
 
 BLOCK = 2**17
 """Rows in a row group of a Parquet file: the most that is held back in memory."""
@@ -47,7 +50,7 @@ class Writer:
         path: str | os.PathLike[str],
         columns: Sequence[str],
         label_column: str | None = None,
-        classes: Labels | None = None,
+        classes: LabelArray | None = None,
     ) -> None:
         self._suffix = check_suffix(path)
         self._path = path
@@ -55,7 +58,7 @@ class Writer:
         self._label_column = label_column
         self._source = Source(repr(os.fspath(path)))
         check_names([*columns, *([] if label_column is None else [label_column])], self._source.name)
-        self._classes: Labels | None = None
+        self._classes: LabelArray | None = None
         if classes is not None:
             self._set_classes(classes)
         check_target(path)
@@ -75,7 +78,7 @@ class Writer:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, points: Points, labels: Labels | None = None) -> None:
+    def write(self, points: FloatArray, labels: LabelArray | None = None) -> None:
         """Append points `(n, d)` and, if the file has a label column, their labels `(n,)`."""
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != len(self._columns):
@@ -98,7 +101,7 @@ class Writer:
                 )
         self._open_sink().write(points, labels)
 
-    def _set_classes(self, classes: Labels) -> None:
+    def _set_classes(self, classes: LabelArray) -> None:
         self._classes = labels_of(np.asarray(classes), self._label_column, self._source)[:0]
         if self._suffix == ".npy" and self._classes.dtype != np.int64:
             what = "true and false" if self._classes.dtype == bool else "text"
@@ -139,7 +142,7 @@ class Writer:
 
 
 class _Sink(Protocol):
-    def write(self, points: Points, labels: Labels | None) -> None: ...
+    def write(self, points: FloatArray, labels: LabelArray | None) -> None: ...
     def close(self) -> None: ...
 
 
@@ -158,7 +161,7 @@ class _NpySink:
         np.lib.format.write_array_header_1_0(buffer, header)
         return buffer.getvalue()
 
-    def write(self, points: Points, labels: Labels | None) -> None:
+    def write(self, points: FloatArray, labels: LabelArray | None) -> None:
         block = np.empty((len(points), self._width), dtype="<f8")
         block[:, : points.shape[1]] = points
         if labels is not None:
@@ -179,7 +182,7 @@ class _ArrowSink:
         self._pending: list[Any] = []
         self._writer = (_open_csv if suffix == ".csv" else _open_parquet)(file, schema)
 
-    def write(self, points: Points, labels: Labels | None) -> None:
+    def write(self, points: FloatArray, labels: LabelArray | None) -> None:
         import pyarrow as pa
 
         # A copy: Arrow keeps the memory it is given, and the caller may fill it again. The labels are one.
