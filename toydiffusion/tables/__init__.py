@@ -11,13 +11,14 @@ from toydiffusion.tables.labels import label_words
 from toydiffusion.tables.names import default_columns, free_name
 from toydiffusion.tables.reading import read
 from toydiffusion.tables.table import Table, check_for_fit
-from toydiffusion.tables.writing import Writer
+from toydiffusion.tables.writing import Writer, check_not_same
 
 __all__ = [
     "ON_BAD",
     "Table",
     "Writer",
     "check_for_fit",
+    "check_not_same",
     "check_suffix",
     "default_columns",
     "free_name",
