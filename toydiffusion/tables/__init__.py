@@ -1,22 +1,28 @@
 """Point tables in files (`.csv`, `.parquet`, `.npy`) and in memory, in and out.
 
-Reading is strict, so that no row or value is lost or bent in silence; each error is one line naming file,
-row and column. `read` and `from_frame` check the structure; `check_for_fit` asks what fitting needs on top.
+Reading is strict: no row is lost and no value is changed without an error. Each error is one line that names
+file, row and column. `read` and `from_frame` check the structure of a table. `check_for_fit` checks what
+fitting needs beyond that.
 """
 
 from toydiffusion.tables.columns import ON_BAD, check_suffix
 from toydiffusion.tables.frames import from_frame
+from toydiffusion.tables.labels import label_words
+from toydiffusion.tables.names import default_columns, free_name
 from toydiffusion.tables.reading import read
-from toydiffusion.tables.table import Table, check_for_fit, default_columns
-from toydiffusion.tables.writing import Writer
+from toydiffusion.tables.table import Table, check_for_fit
+from toydiffusion.tables.writing import Writer, check_not_same
 
 __all__ = [
     "ON_BAD",
     "Table",
     "Writer",
     "check_for_fit",
+    "check_not_same",
     "check_suffix",
     "default_columns",
+    "free_name",
     "from_frame",
+    "label_words",
     "read",
 ]

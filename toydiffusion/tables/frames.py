@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toydiffusion.errors import InputError
+from toydiffusion.errors import InputError, shown
 from toydiffusion.tables.columns import (
-    Labels,
-    Points,
     Source,
     check_finite,
-    column_labels,
     column_numbers,
-    labels_of,
+    index_columns,
     not_finite,
+    plain,
 )
-from toydiffusion.tables.table import Table, check_names, default_columns, describe
+from toydiffusion.tables.labels import column_labels, labels_of
+from toydiffusion.tables.names import check_names, default_columns, names_of
+from toydiffusion.tables.table import Table, describe
+from toydiffusion.types import FloatArray, LabelArray
 
 
 @runtime_checkable
@@ -35,22 +36,27 @@ class _ArrowStream(Protocol):
 def from_frame(
     x: object, y: object = None, *, columns: Sequence[str] | None = None, on_bad: str = "raise"
 ) -> Table:
-    """Return what a user gave to `fit(x, y)` as a Table.
+    """Return points and labels in memory as a Table.
 
-    `x` `(n, d)`: an array, tensor, nested lists, or a data frame of pandas (its index is ignored), polars or
-    anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. `y`
-    `(n,)`: whole numbers, booleans or text, as an array, list, series or categorical. Of a data frame that
-    has all of `columns` only these are read. `on_bad="skip"` keeps
-    rows with numbers that are missing or infinite, as `Table.missing`. Raises InputError naming the row,
-    counted from 1, and column of what cannot be used.
+    - `x`: `(n, d)`. An array, a dense or sparse tensor, nested lists, or a data frame of pandas, polars or
+      anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. The
+      index of a pandas frame is not a column. Numbers become the nearest float64.
+    - `y`: `(n,)`, whole numbers, booleans or text. An array, list, series or categorical of labels. None:
+      there are no labels.
+    - `columns`: str each, default all. The columns to read, if `x` is a data frame that has all of them.
+    - `on_bad`: "raise" (default) or "skip". With "skip" a row with a missing or infinite number stays in
+      its place, as one of `Table.missing`.
+
+    Raises `InputError`, in one line that names the row, counted from 1, and the column, for what cannot be
+    used.
 
     >>> table = from_frame([[1, 2], [3, 4]], ["a", "b"])
     >>> table.columns, table.points.tolist(), table.labels.tolist()
     (None, [[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
     """
-    x, y = _no_tensor(x), _no_tensor(y)
-    hint = "give labels as y, and only numeric columns as x"
-    points, names = _points(x, Source.of("x", on_bad, hint=hint), columns)
+    x, y = _no_tensor(x, "x"), _no_tensor(y, "y")
+    source = Source.of("x", on_bad, hint="give labels as y, and only numeric columns as x")
+    points, names = _points(x, source, None if columns is None else names_of(columns))
     if y is None:
         return Table(points, names, source="x")
     labels = _labels(y, Source("y"))
@@ -59,22 +65,36 @@ def from_frame(
     return Table(points, names, labels, source="x")
 
 
-def _no_tensor(x: object) -> object:
-    """Return a tensor of any device and floating type as an array, anything else as it is."""
+def _no_tensor(x: object, name: str) -> object:
+    """Return a tensor as an array, anything else as it is."""
     if not isinstance(x, torch.Tensor):
         return x
-    plain = x.detach().cpu().to_dense()
-    return (plain.double() if plain.is_floating_point() else plain).numpy()
+    for kind, found, advice in (
+        ("a meta tensor, which has no values", x.is_meta, "give one that has"),
+        ("a nested tensor", x.is_nested, "rows of one length are needed"),
+        ("a quantized tensor", x.is_quantized, "give its dequantize()"),
+        ("a complex tensor", x.is_complex(), "real numbers are needed"),
+    ):
+        if found:
+            raise InputError(f"{name} is {kind}; {advice}")
+    try:
+        dense = x.detach().cpu().to_dense().resolve_neg()
+        # NumPy lacks some floating types, such as bfloat16.
+        return (dense.double() if dense.is_floating_point() else dense).numpy()
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{name} is a tensor that cannot be made an array ({plain(error)})") from error
 
 
-def _points(x: object, source: Source, wanted: Sequence[str] | None) -> tuple[Points, tuple[str, ...] | None]:
-    frame = _columns(x)
+def _points(
+    x: object, source: Source, wanted: tuple[str, ...] | None
+) -> tuple[FloatArray, tuple[str, ...] | None]:
+    frame = _columns(x, wanted or ())
     if frame is None:
         return _array_points(x, source), None
     names, data = frame
     if names is not None and wanted is not None and set(wanted) <= set(names):
         check_names(names, source.name)
-        names, data = tuple(wanted), [data[names.index(name)] for name in wanted]
+        names, data = wanted, [data[names.index(name)] for name in wanted]
     labels = names if names is not None else default_columns(len(data))
     check_names(labels, source.name)
     numbers = [column_numbers(column, name, source) for name, column in zip(labels, data, strict=True)]
@@ -83,19 +103,24 @@ def _points(x: object, source: Source, wanted: Sequence[str] | None) -> tuple[Po
     return points, names
 
 
-def _columns(x: object) -> tuple[tuple[str, ...] | None, list[Any]] | None:
-    """Return names and Arrow columns of a data frame, None for anything else."""
+def _columns(x: object, wanted: tuple[str, ...]) -> tuple[tuple[str, ...] | None, list[Any]] | None:
+    """Return names and Arrow columns of a data frame, None for anything else.
+
+    An index that pandas wrote into an Arrow table is left out, but for the `wanted` columns.
+    """
     pandas: Any = sys.modules.get("pandas")  # no object is of pandas unless pandas has been imported
     if pandas is not None and isinstance(x, pandas.DataFrame):
         frame: Any = x
         named = all(isinstance(name, str) for name in frame.columns)
         columns = [_series(frame.iloc[:, j]) for j in range(frame.shape[1])]
-        return (tuple(frame.columns) if named else None), columns
+        return (names_of(frame.columns) if named else None), columns
     if isinstance(x, _ArrowStream) and not _is_series(x):
         import pyarrow as pa
 
         table = pa.table(x)
-        return tuple(table.column_names), table.columns
+        index = set(index_columns(table.schema)).difference(wanted)
+        kept = [j for j, name in enumerate(table.column_names) if name not in index]
+        return tuple(table.column_names[j] for j in kept), [table.column(j) for j in kept]
     return None
 
 
@@ -127,7 +152,7 @@ def _chunked(series: Any) -> Any:
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
 
 
-def _array_points(x: object, source: Source) -> Points:
+def _array_points(x: object, source: Source) -> FloatArray:
     values = _array(x, source)
     if values.ndim != 2:
         advice = "; for one column use x.reshape(-1, 1)" if values.ndim == 1 else ""
@@ -135,18 +160,30 @@ def _array_points(x: object, source: Source) -> Points:
     names = default_columns(values.shape[1])
     if values.dtype.kind not in "fiu":
         # Made anew from x: of [[1, "a"]] NumPy has made two texts.
-        values = np.array(x, dtype=object)
-        for (row, j), value in np.ndenumerate(values):
-            if value is None and source.skip:
-                values[row, j] = np.nan
-            elif isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-                source.fail(names[j], row, not_finite(value))
-    points = values.astype(np.float64)
+        points = _object_points(np.array(x, dtype=object), names, source)
+    else:
+        with np.errstate(over="ignore"):  # a long double may become infinite; check_finite tells
+            points = values.astype(np.float64)
     check_finite(points, names, source)
     return points
 
 
-def _labels(y: object, source: Source) -> Labels:
+def _object_points(values: NDArray[Any], names: Sequence[str], source: Source) -> FloatArray:
+    points = np.empty(values.shape)
+    for (row, j), value in np.ndenumerate(values):
+        if value is None and source.skip:
+            points[row, j] = np.nan
+        elif isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+            source.fail(names[j], row, not_finite(value))
+        else:
+            try:
+                points[row, j] = float(value)
+            except OverflowError:
+                source.fail(names[j], row, f"found {shown(value)}, which is beyond the range of float64")
+    return points
+
+
+def _labels(y: object, source: Source) -> LabelArray:
     import pyarrow as pa
 
     pandas: Any = sys.modules.get("pandas")
@@ -176,5 +213,4 @@ def _array(x: object, source: Source) -> NDArray[Any]:
     try:
         return np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{source.name} cannot be made an array of one shape ({reason})") from error
+        raise InputError(f"{source.name} cannot be made an array of one shape ({plain(error)})") from error

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toydiffusion.errors import InputError, nearest
-from toydiffusion.tables.columns import Labels, Points
+from toydiffusion.errors import InputError, shown
+from toydiffusion.tables.labels import FALSE_TRUE, texts_of
+from toydiffusion.tables.names import check_names, choose_columns, default_columns, names_of
+from toydiffusion.types import FloatArray, LabelArray
 
-
-def default_columns(dim: int) -> tuple[str, ...]:
-    """Return names for columns that have none.
-
-    >>> default_columns(2)
-    ('x0', 'x1')
-    """
-    return tuple(f"x{j}" for j in range(dim))
+MOST_COLUMNS = 1_000
+"""The most columns a model is fitted to."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Points `(n, d)` float64 and their labels if they have any.
+    """Points and, if they have any, their labels.
 
-    Points are finite, but for the rows that are `missing`: those of a table read with `on_bad="skip"`.
+    - `points`: `(n, d)`, float64. They are finite, but for the rows that are `missing`: those of a table
+      read with `on_bad="skip"`.
+    - `columns`: str each, d of them. None: the columns have no names (arrays).
+    - `labels`: `(n,)`, int64, bool or str objects. None: there are none.
+    - `label_column`: str. The name of the labels' column, or None.
+    - `source`: str. What messages call the table.
+    - `false_true`: two str. How boolean labels are written in the file.
 
-    `columns` is None where the columns have no names (arrays); `labels` `(n,)` are int64, bool or str
-    objects; `label_column` is their name, if they have one; `source` is what messages call the table.
+    Raises `InputError` for other shapes and types, and for names that are blank or equal.
 
     >>> table = Table(np.array([[1.0, 2.0], [3.0, 4.0]]), ("a", "b"))
     >>> table.select(["b"]).points
@@ -36,11 +37,12 @@ class Table:
            [4.]])
     """
 
-    points: Points
+    points: FloatArray
     columns: tuple[str, ...] | None
-    labels: Labels | None = None
+    labels: LabelArray | None = None
     label_column: str | None = None
     source: str = "the points"
+    false_true: tuple[str, str] = FALSE_TRUE
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.dtype != np.float64:
@@ -49,6 +51,7 @@ class Table:
         if dim == 0:
             raise InputError(f"{self.source}: there is no numeric column")
         if self.columns is not None:
+            object.__setattr__(self, "columns", names_of(self.columns))
             check_names(self.columns, self.source)
             if len(self.columns) != dim:
                 raise InputError(f"{self.source}: {len(self.columns)} names for {dim} columns")
@@ -62,18 +65,33 @@ class Table:
         """Whether a number of the row is missing or infinite, `(n,)`."""
         return np.asarray((~np.isfinite(self.points)).any(axis=1))
 
-    def select(self, columns: Sequence[str]) -> Table:
-        """Return the table with these columns in this order, others left out.
+    @property
+    def label_texts(self) -> LabelArray | None:
+        """The labels as they are written in a CSV file, `(n,)` str objects; None if there are none.
 
-        Columns match by name. Those of arrays and `.npy` files have none, or only x0, x1, ...: if none
-        of these is asked for and the number agrees, they match by position. Raises InputError naming the
-        missing column and the nearest one there is.
+        They match the keys of `label_words` of the classes that were written.
+
+        >>> Table(np.zeros((2, 1)), None, np.array([7, 8])).label_texts.tolist()
+        ['7', '8']
         """
-        chosen = choose_columns(self.columns or default_columns(self.points.shape[1]), columns, self.source)
-        return Table(self.points[:, chosen], tuple(columns), self.labels, self.label_column, self.source)
+        return None if self.labels is None else texts_of(self.labels, self.false_true)
+
+    def select(self, columns: Sequence[str]) -> Table:
+        """Return the table with some of its columns, in the order asked for.
+
+        - `columns`: str each. The names of the columns.
+
+        Columns match by name. There is one exception, for arrays and `.npy` files, whose columns are only
+        called x0, x1, ...: if none of these names is asked for and the number agrees, they match by position.
+
+        Raises `InputError` for a column that is missing, with the nearest one there is.
+        """
+        wanted = names_of(columns)
+        chosen = choose_columns(self.columns or default_columns(self.points.shape[1]), wanted, self.source)
+        return replace(self, points=self.points[:, chosen], columns=wanted)
 
 
-def describe(values: Points | Labels) -> str:
+def describe(values: FloatArray | LabelArray) -> str:
     """Return the shape and type of an array in words.
 
     >>> describe(np.zeros(3))
@@ -82,48 +100,14 @@ def describe(values: Points | Labels) -> str:
     return f"an array of shape {values.shape} and type {values.dtype}"
 
 
-def check_names(names: Sequence[str], source: str) -> None:
-    """Raise InputError if a name is empty or occurs twice."""
-    for j, name in enumerate(names):
-        if not name:
-            raise InputError(f"{source}: column {j + 1} has no name (an index? leave it out of the file)")
-        if name in names[:j]:
-            raise InputError(f"{source}: two columns are called {name!r}; each needs its own name")
-
-
-def find_column(names: Sequence[str], name: str, source: str) -> int:
-    """Return the position of a column; raise InputError with the nearest name if it is not there."""
-    if name not in names:
-        raise InputError(f"{source} has no column {name!r}; {nearest(name, list(names))}")
-    return list(names).index(name)
-
-
-def choose_columns(names: Sequence[str], wanted: Sequence[str], source: str) -> list[int]:
-    """Return the positions of the `wanted` columns, by the rule of `Table.select`."""
-    check_names(wanted, f"the columns chosen from {source}")
-    unnamed = tuple(names) == default_columns(len(names))
-    if unnamed and len(names) == len(wanted) and set(names).isdisjoint(wanted):
-        return list(range(len(names)))
-    return [find_column(names, name, source) for name in wanted]
-
-
-def plan(
-    names: Sequence[str], columns: Sequence[str] | None, label_column: str | None, source: str
-) -> tuple[tuple[str, ...], list[int], int | None]:
-    """Return names and positions of the point columns, and the position of the label column, of a file."""
-    label = None if label_column is None else find_column(names, label_column, source)
-    if columns is not None and label_column in columns:
-        raise InputError(f"{source}: column {label_column!r} cannot be both the label and a coordinate")
-    rest = [name for name in names if name != label_column]
-    if not rest or (columns is not None and not columns):
-        raise InputError(f"{source}: there is no numeric column left to read")
-    wanted = tuple(rest if columns is None else columns)
-    chosen = [names.index(rest[j]) for j in choose_columns(rest, wanted, source)]
-    return wanted, chosen, label
-
-
 def check_for_fit(table: Table) -> None:
-    """Raise InputError unless a model can be fitted: at least 2 points, no constant column, no single class.
+    """Raise InputError unless a model can be fitted to the table.
+
+    - `table`: the points, with or without labels.
+
+    A model needs at least 2 points without missing numbers, at most 1,000 columns, no constant column and,
+    if there are labels, at least 2 classes. The mean and the variance of each column must be finite in
+    float64 arithmetic, and the variance above 0.
 
     >>> check_for_fit(Table(np.array([[1.0, 5.0], [2.0, 5.0]]), ("a", "b")))
     Traceback (most recent call last):
@@ -131,19 +115,40 @@ def check_for_fit(table: Table) -> None:
     """
     points, source = table.points, table.source
     n, dim = points.shape
+    if dim > MOST_COLUMNS:
+        raise InputError(
+            f"{source}: found {dim:,} columns, at most {MOST_COLUMNS:,} can be fitted; models are meant for "
+            "1 to about 50 columns, choose some with `columns` (--columns)"
+        )
     if table.missing.any():
         raise InputError(f"{source}: {int(table.missing.sum())} rows have missing numbers; leave them out")
     if n < 2:
         raise InputError(f"{source}: at least 2 points are needed to fit a model, found {n}")
+    names = table.columns or default_columns(dim)
     constant = points.min(axis=0) == points.max(axis=0)
     if constant.all():
         raise InputError(f"{source}: all {n} points are identical; at least 2 different points are needed")
     if constant.any():
         j = int(np.argmax(constant))
-        name = (table.columns or default_columns(dim))[j]
         value = float(points[0, j])
-        raise InputError(f"{source}: column {name!r} is {value} in every row; leave it out")
+        raise InputError(f"{source}: column {shown(names[j])} is {value} in every row; leave it out")
+    _check_moments(points, names, source)
     if table.labels is not None and (table.labels == table.labels[0]).all():
-        where = "" if table.label_column is None else f" in column {table.label_column!r}"
-        only = table.labels.tolist()[0]
-        raise InputError(f"{source}: there is only one class{where}, {only!r}; give at least 2, or no labels")
+        where = "" if table.label_column is None else f" in column {shown(table.label_column)}"
+        only = shown(table.labels.tolist()[0])
+        raise InputError(f"{source}: there is only one class{where}, {only}; give at least 2, or no labels")
+
+
+def _check_moments(points: FloatArray, names: Sequence[str], source: str) -> None:
+    """Raise InputError for a column whose mean or variance leaves the range of float64."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        mean, variance = points.mean(axis=0), points.var(axis=0)
+    good = np.isfinite(mean) & np.isfinite(variance) & (variance > 0)
+    if not good.all():
+        j = int(np.argmin(good))
+        low, high = float(points[:, j].min()), float(points[:, j].max())
+        why = "too close to each other" if variance[j] == 0 else "too large"
+        raise InputError(
+            f"{source}: the values of column {shown(names[j])}, from {low} to {high}, are {why} to compute "
+            "their variance; rescale the column, say to values of the order of 1"
+        )

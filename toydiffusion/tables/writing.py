@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -14,24 +13,55 @@ import numpy as np
 
 from toydiffusion.errors import InputError
 from toydiffusion.files import check_target, replacing
-from toydiffusion.tables.columns import Labels, Points, Source, check_suffix, labels_of
-from toydiffusion.tables.table import check_names, describe
+from toydiffusion.tables.columns import Source, check_suffix, plain
+from toydiffusion.tables.labels import labels_of
+from toydiffusion.tables.names import check_names, name_of, names_of
+from toydiffusion.tables.table import describe
+from toydiffusion.types import FloatArray, LabelArray
 
 BLOCK = 2**17
 """Rows in a row group of a Parquet file: the most that is held back in memory."""
 
 
+def check_not_same(path: str | os.PathLike[str], protect: Sequence[str | os.PathLike[str]]) -> None:
+    """Raise InputError if writing to `path` would overwrite a file that is still needed.
+
+    - `path`: str or path. The file to write.
+    - `protect`: str or path each. The files to keep. Symbolic and hard links to them count as the same file.
+
+    >>> check_not_same("new.csv", ["model.safetensors", "./new.csv"])
+    Traceback (most recent call last):
+    toydiffusion.errors.InputError: 'new.csv' is the same file as './new.csv', which would be overwritten
+    """
+    for other in protect:
+        both = os.path.exists(path) and os.path.exists(other)
+        if os.path.samefile(path, other) if both else os.path.realpath(path) == os.path.realpath(other):
+            raise InputError(
+                f"{os.fspath(path)!r} is the same file as {os.fspath(other)!r}, which would be overwritten"
+            )
+
+
 class Writer:
     """Write rows to a `.csv`, `.parquet` or `.npy` file in constant memory, in as many blocks as you like.
 
-    What is in the file does not depend on the blocks. The file appears, whole, when the `with` block
-    ends; after an exception there is none. CSV holds the shortest decimals that give the same floats.
-    NaN is an empty cell of CSV and Parquet.
-    `.npy` is one float64 array `(n, d)`, with integer labels as its last column. `classes` are values
-    of the labels' kind; without them the first block tells the kind.
+    The contents of the file do not depend on the blocks. The file appears, whole, when the `with` block
+    ends. After an exception there is no file, and an older one stays as it was.
 
-    Raises InputError when made, before any work, for an unknown suffix, a folder that cannot be written
-    to, equal names, or labels that `.npy` cannot hold.
+    - `path`: str or path. The file to write.
+    - `columns`: str each. The names of the numeric columns.
+    - `label_column`: str. The name of the labels' column. None (default): the rows have no labels.
+    - `classes`: `(K,)`, int, bool or str. Values of the labels' kind. None (default): the first block tells
+      the kind.
+    - `protect`: str or path each, default none. Files that `path` must not be; see `check_not_same`.
+
+    CSV holds the shortest decimals that give the same floats. NaN is an empty cell of CSV and Parquet, so in
+    a CSV file of one column it is a blank line. CSV does not tell text from numbers: labels given as the str
+    "1" or "true" come back from `read` as integers or booleans; see `label_words`. All other
+    text comes back as it is. `.npy` is one float64 array `(n, d)`, with integer labels as its last column.
+
+    Raises `InputError` when made, before any work, for an unknown suffix, a folder that cannot be written
+    to, a protected file, names that are equal or blank, and labels that `.npy` cannot hold. `write` raises it
+    for blocks of another shape or kind. A full disk is an `OSError` that names the file.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "points.csv"
@@ -47,23 +77,28 @@ class Writer:
         path: str | os.PathLike[str],
         columns: Sequence[str],
         label_column: str | None = None,
-        classes: Labels | None = None,
+        classes: LabelArray | None = None,
+        *,
+        protect: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self._suffix = check_suffix(path)
         self._path = path
-        self._columns = tuple(columns)
-        self._label_column = label_column
+        self._columns = names_of(columns)
+        self._label_column = None if label_column is None else name_of(label_column, "label_column")
         self._source = Source(repr(os.fspath(path)))
-        check_names([*columns, *([] if label_column is None else [label_column])], self._source.name)
-        self._classes: Labels | None = None
+        more = () if self._label_column is None else (self._label_column,)
+        check_names(self._columns + more, self._source.name)
+        check_not_same(path, protect)
+        self._classes: LabelArray | None = None
         if classes is not None:
             self._set_classes(classes)
-        check_target(path)
+        with _naming(path):
+            check_target(path)
         self._stack = ExitStack()
         self._sink: _Sink | None = None
 
     def __enter__(self) -> Writer:
-        with ExitStack() as stack:
+        with _naming(self._path), ExitStack() as stack:
             part = stack.enter_context(replacing(self._path))
             self._file = stack.enter_context(part.open("wb"))
             stack.push(self._finish)
@@ -73,10 +108,18 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        # An error of the block itself is not raised again here, so it keeps its own file name.
+        with _naming(self._path):
+            self._stack.__exit__(kind, error, trace)
 
-    def write(self, points: Points, labels: Labels | None = None) -> None:
-        """Append points `(n, d)` and, if the file has a label column, their labels `(n,)`."""
+    def write(self, points: FloatArray, labels: LabelArray | None = None) -> None:
+        """Append a block of rows.
+
+        - `points`: `(n, d)`.
+        - `labels`: `(n,)`, whole numbers, booleans or text. None (default) if the file has no label column.
+
+        Raises `InputError` for another shape or kind; then nothing of the block is written.
+        """
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != len(self._columns):
             raise InputError(f"{self._source.name}: (n, {len(self._columns)}) needed, got {describe(points)}")
@@ -96,9 +139,10 @@ class Writer:
                 raise InputError(
                     f"{self._source.name}: .npy holds labels exactly up to 2**53; write .csv or .parquet"
                 )
-        self._open_sink().write(points, labels)
+        with _naming(self._path):
+            self._open_sink().write(points, labels)
 
-    def _set_classes(self, classes: Labels) -> None:
+    def _set_classes(self, classes: LabelArray) -> None:
         self._classes = labels_of(np.asarray(classes), self._label_column, self._source)[:0]
         if self._suffix == ".npy" and self._classes.dtype != np.int64:
             what = "true and false" if self._classes.dtype == bool else "text"
@@ -138,8 +182,20 @@ class Writer:
                 error.add_note(f"closing the file then failed too: {second}")
 
 
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an OSError of writing the name of the file that is written, not of its temporary."""
+    try:
+        yield
+    except OSError as error:
+        name = os.fspath(path)
+        if error.errno is None:  # Arrow's own errors; without a number Python would not show the file name
+            raise OSError(f"cannot write {name!r}: {plain(error)}") from error
+        raise OSError(error.errno, error.strerror, name) from error
+
+
 class _Sink(Protocol):
-    def write(self, points: Points, labels: Labels | None) -> None: ...
+    def write(self, points: FloatArray, labels: LabelArray | None) -> None: ...
     def close(self) -> None: ...
 
 
@@ -158,7 +214,7 @@ class _NpySink:
         np.lib.format.write_array_header_1_0(buffer, header)
         return buffer.getvalue()
 
-    def write(self, points: Points, labels: Labels | None) -> None:
+    def write(self, points: FloatArray, labels: LabelArray | None) -> None:
         block = np.empty((len(points), self._width), dtype="<f8")
         block[:, : points.shape[1]] = points
         if labels is not None:
@@ -179,7 +235,7 @@ class _ArrowSink:
         self._pending: list[Any] = []
         self._writer = (_open_csv if suffix == ".csv" else _open_parquet)(file, schema)
 
-    def write(self, points: Points, labels: Labels | None) -> None:
+    def write(self, points: FloatArray, labels: LabelArray | None) -> None:
         import pyarrow as pa
 
         # A copy: Arrow keeps the memory it is given, and the caller may fill it again. The labels are one.
@@ -204,12 +260,18 @@ class _ArrowSink:
         self._writer.close()
 
 
+_SPECIAL = set(',;\t"\r\n\ufeff')
+
+
 def _open_csv(file: IO[bytes], schema: Any) -> Any:
     import pyarrow.csv as pa_csv
 
-    header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(schema.names)  # Arrow's would quote every name
-    file.write(header.getvalue().encode())
+    # Arrow would quote every name. Python's csv would leave characters unquoted that change how the file is
+    # read: other delimiters, a carriage return, and the byte order mark, which readers drop at the start.
+    names = [
+        f'"{name.replace(chr(34), 2 * chr(34))}"' if _SPECIAL & set(name) else name for name in schema.names
+    ]
+    file.write((",".join(names) + "\n").encode())
     return pa_csv.CSVWriter(file, schema, write_options=pa_csv.WriteOptions(include_header=False))
 
 
