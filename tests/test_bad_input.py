@@ -141,7 +141,7 @@ BAD_COMMANDS = [
     ("show checkpoint.safetensors", ["'checkpoint.safetensors'", "checkpoint", "expected a model"]),
     ("show tensor.safetensors", ["'tensor.safetensors'", "altered"]),
     ("show header.safetensors", ["'header.safetensors'", "altered"]),
-    ("show version.safetensors", ["'version.safetensors'", "version 2", "version 1"]),
+    ("show version.safetensors", ["'version.safetensors'", "version 3", "version 2"]),
     ("sample good.csv -n 5 --out new.csv", ["'good.csv'", "not a model file"]),
     # What to draw.
     ("sample model.safetensors -n 0 --out new.csv", ["0", "whole number >= 1"]),
@@ -388,7 +388,7 @@ CSVS = {
     "tabs": b"x\ty\n1\t2\n3\t5\n",
     "Windows": b"x,y\r\n1,2\r\n3,5\r\n",
     "no last line end": b"x,y\n1,2\n3,5",
-    "blanks": b" x , y \n\n 1 , 2 \n 3 , 5 \n\n",
+    "blanks": b"x,y\n\n 1 , 2 \n 3 , 5 \n\n",
 }
 
 

@@ -243,9 +243,12 @@ def test_sample_has_a_flag_for_every_setting(folder, tmp_path, monkeypatch, name
     monkeypatch.setattr(td.Diffusion, "sample_blocks", sample_blocks)
     value = other(name, getattr(td.SampleConfig(), name))
     model, out = folder / "model.safetensors", tmp_path / "new.csv"
+    # Noise injection goes with the Runge-Kutta solvers only.
+    solver = {"solver": "heun"} if name == "churn" else {}
+    more = [word for key, kind in solver.items() for word in (flag(key), kind)]
     with pytest.raises(StopError) as stop:
-        main(["sample", str(model), "-n", "5", "--out", str(out), flag(name), str(value)])
-    assert stop.value.args[0] == replace(td.SampleConfig(), **{name: value})
+        main(["sample", str(model), "-n", "5", "--out", str(out), flag(name), str(value), *more])
+    assert stop.value.args[0] == replace(td.SampleConfig(), **{name: value}, **solver)
     assert stop.value.args[0] != td.SampleConfig()
 
 

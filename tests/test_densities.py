@@ -235,7 +235,10 @@ def test_encode_and_decode_undo_each_other(labelled) -> None:
     for label in ("high", y):
         latent = labelled.encode(x, label)
         np.testing.assert_allclose(labelled.decode(latent, label), x, atol=1e-3 * UNIT.min(), rtol=1e-5)
-        assert np.abs(latent).std() / math.hypot(1, labelled.sigma_max) == pytest.approx(0.6, abs=0.15)
+    assert np.abs(latent).std() / math.hypot(1, labelled.sigma_max) == pytest.approx(0.6, abs=0.15)
+    for of, given in ((labelled.encode, x), (labelled.decode, latent)):
+        with pytest.raises(td.InputError, match="needs a label in a model with labels"):
+            of(given)
 
 
 def test_samples_come_with_their_log_densities(labelled, plain) -> None:

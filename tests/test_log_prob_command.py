@@ -206,7 +206,7 @@ BAD_COMMANDS = [
     ("log-prob unnamed.safetensors other.csv --label-column b --out s.csv", ["'other.csv'", "row 1", "'b'"]),
     ("log-prob plain.safetensors points.csv --out s.txt", ["'s.txt'", "'.txt'", "'.csv'"]),
     ("log-prob plain.safetensors points.csv --out no/s.csv", ["no/s.csv'", "no folder 'no'"]),
-    ("log-prob plain.safetensors points.csv", ["'--out'", "toydiffusion score --help"]),
+    ("log-prob plain.safetensors points.csv", ["'--out'", "toydiffusion log-prob --help"]),
 ]
 
 

@@ -24,7 +24,9 @@ def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     assert 0.8 < float(printed.split()[0]) <= 1
     assert "total mass" in printed
     assert "log-likelihood lost to the truth" in printed
-    commands = re.findall(r"^(toydiffusion (?:fit|show|sample|log-prob) .*)$", README.read_text(), re.MULTILINE)
+    commands = re.findall(
+        r"^(toydiffusion (?:fit|show|sample|log-prob) .*)$", README.read_text(), re.MULTILINE
+    )
     assert len(commands) == 5
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command

@@ -362,7 +362,7 @@ def test_shares_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number >= 1 and <= 1,000,000,000, got 0"),
         ({"width": True}, "width must be a whole number"),
         ({"learning_rate": 0}, "learning_rate must be a finite number > 0"),
         ({"learning_rate": math.nan}, "learning_rate must be a finite number"),

@@ -11,7 +11,7 @@ import torch
 
 from toydiffusion.codec.standardizer import Standardizer
 from toydiffusion.errors import InputError, nearest, shown
-from toydiffusion.tables import Table, default_columns
+from toydiffusion.tables import Table, default_columns, label_words
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
 _FARTHEST = 1e100
@@ -125,9 +125,19 @@ class Codec:
         return torch.tensor([index[value] for value in wanted.ravel().tolist()], dtype=torch.int64).expand(n)
 
     def table_index(self, table: Table) -> Labels | None:
-        """Return the class indices of the table's own labels, `(n,)`; None if it has none."""
-        column = "" if table.label_column is None else f", column {table.label_column!r}"
-        return self.class_index(table.labels, len(table.points), f"{table.source}{column}: ")
+        """Return the class indices of the table's own labels, `(n,)`; None if it has none.
+
+        A CSV file does not tell the text "1" from the number 1. So labels of another kind than the classes
+        count as the class that is written as they are.
+        """
+        labels, texts = table.labels, table.label_texts
+        if labels is None or texts is None:
+            return None
+        if self.classes is not None and labels.dtype != self.classes.dtype:
+            words = label_words(self.classes)
+            labels = np.array([words.get(text, text) for text in texts.tolist()], dtype=object)
+        column = "" if table.label_column is None else f", column {shown(table.label_column)}"
+        return self.class_index(labels, len(table.points), f"{table.source}{column}: ")
 
     def labels(self, index: Labels | None) -> LabelArray | None:
         """Return the user's labels of class indices `(n,)`; None without classes or without indices."""
