@@ -83,6 +83,8 @@ def test_parts_of_a_sample_under_labels_and_from_given_points(labelled) -> None:
         lambda part: {"start": given[part], "sigma_start": 0.5, "label": asked[part]},
     ):
         whole = labelled.sample(**more(slice(0, N)), steps=8, seed=1)
+        batches = labelled.sample(**more(slice(0, N)), steps=8, seed=1, batch_size=700)
+        np.testing.assert_allclose(batches, whole, atol=1e-5, rtol=0)
         parts = [
             labelled.sample(**more(slice(first, stop)), steps=8, seed=1, first_row=first)
             for first, stop in PARTS
