@@ -238,7 +238,7 @@ def test_numpy_integers_work_wherever_integers_do(kind) -> None:
     assert td.schedules.schedule("exp").levels(kind(3)).shape == (4,)
 
 
-# Failures while running name the file -------------------------------------------------------------------------
+# Failures while running name the file ---------------------------------------------------------------------
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(folder, run) -> None:

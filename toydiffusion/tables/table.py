@@ -143,8 +143,8 @@ def check_for_fit(table: Table) -> None:
         raise InputError(f"{source}: there is only one class{where}, {only}; give at least 2, or no labels")
     if table.labels is not None and (classes := len(set(table.labels.tolist()))) > MOST_CLASSES:
         raise InputError(
-            f"{source}: found {classes:,} classes, at most {MOST_CLASSES:,} can be fitted; a column of numbers "
-            "belongs to the points, not to the labels"
+            f"{source}: found {classes:,} classes, at most {MOST_CLASSES:,} can be fitted; a column of "
+            "numbers belongs to the points, not to the labels"
         )
 
 
