@@ -636,7 +636,7 @@ MUTANTS = [
         "model/model_file.py",
         "    _check_answers(network, prior, config.sigma_min)\n",
         "",
-        f"{FILE} -k hundred",
+        f"{FILE} -k bad_file",
     ),
     Mutant(
         "the kind of a file outside its digest",

@@ -67,6 +67,14 @@ def test_log_densities_are_those_of_the_model(folder, run, suffix):
     np.testing.assert_allclose(found.points[:, 2:], model.predict_proba(x[["speed", "height"]]), rtol=1e-12)
 
 
+def test_the_old_name_works_and_says_so(folder, run):
+    code, out, err = run("score words.safetensors points.csv --label outer --out old.csv")
+    assert (code, out) == (0, "wrote the log-densities of 30 points to old.csv\n")
+    assert err == "toydiffusion: warning: the command score is now called log-prob; score will go\n"
+    assert run("log-prob words.safetensors points.csv --label outer --out now.csv")[0] == 0
+    assert (folder / "old.csv").read_bytes() == (folder / "now.csv").read_bytes()
+
+
 def test_every_kind_of_table_gives_the_same(folder, run):
     for name in ("points.csv", "points.parquet", "points.npy"):
         assert run(f"log-prob plain.safetensors {name} --out {name}.csv")[0] == 0

@@ -174,6 +174,10 @@ CASES = {
         lambda m, t: (m, {**t, "network.edge_offset": t["network.edge_offset"] * np.nan}),
         "'network.edge_offset' has numbers that are not finite",
     ),
+    "huge weights": (
+        lambda m, t: (m, {**t, "network.weights.1": t["network.weights.1"] + 1e30}),
+        "its network does not denoise",
+    ),
     "a missing tensor": (
         lambda m, t: (m, {k: v for k, v in t.items() if k != "moments.means"}),
         "lack 'moments.means'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import shlex
 import signal
@@ -291,7 +292,11 @@ def log_prob(
     typer.echo(f"wrote the log-densities of {len(table.points):,} points to {out}{beside}")
 
 
-app.command("score", hidden=True, deprecated=True, help="The old name of log-prob.")(log_prob)
+@app.command("score", hidden=True, help="The old name of log-prob.")
+@functools.wraps(log_prob)
+def _score(**given: Any) -> None:
+    _warn("the command score is now called log-prob; score will go")
+    log_prob(**given)
 
 
 @app.command()
