@@ -61,6 +61,22 @@ def test_a_module_imports_only_from_above_it(path: Path) -> None:
             assert LAYERS.index(parts[1]) < LAYERS.index(own), f"{own} imports {parts[1]}, which is below it"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_modules_inside_a_folder_are_private_to_it(path: Path) -> None:
+    """Other folders import only the names in the `__all__` of a folder, never its modules."""
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("toydiffusion."):
+            continue
+        module = str(node.module)
+        other = module.split(".")[1]
+        if other == own or not (ROOT / other).is_dir():
+            continue
+        assert module == f"toydiffusion.{other}", f"{path} reaches into {module}"
+        promised = importlib.import_module(module).__all__
+        assert [alias.name for alias in node.names if alias.name not in promised] == []
+
+
 def test_every_name_promised_is_there_and_sorted() -> None:
     packages = [toydiffusion] + [
         importlib.import_module(f"toydiffusion.{info.name}")
