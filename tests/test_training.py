@@ -355,8 +355,8 @@ def test_shares_by_hand() -> None:
     # one point of five is near a border and on its own side; the true share is the strips' area over 4
     true_share = 8 * 0.04 * (0.2 + 0.4 + 0.6 + 0.8) / 4
     assert border_mass(x, label) == pytest.approx(1 / 5 / true_share)
-    fresh, rings = ConcentricSquares().sample(200_000, seed=0)
-    assert border_mass(fresh, rings) == pytest.approx(1.0, abs=0.03)
+    fresh, own = ConcentricSquares().sample(200_000, seed=0)
+    assert border_mass(fresh, own) == pytest.approx(1.0, abs=0.03)
 
 
 @pytest.mark.parametrize(
