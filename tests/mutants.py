@@ -110,8 +110,8 @@ MUTANTS = [
     Mutant(
         "one noise for all points",
         "solvers/reverse.py",
-        "rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(draws))",
-        "rows = noise.normal(0, 1, dim=z.shape[1], step=next(draws)).expand_as(z)",
+        "rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(counter))",
+        "rows = noise.normal(0, 1, dim=z.shape[1], step=next(counter)).expand_as(z)",
         f"{SAMPLING} -k right_law",
     ),
     Mutant(
@@ -491,7 +491,7 @@ MUTANTS = [
         "certificate/budget.py",
         "terms[name] = mean(before - last)",
         "terms[name] = mean(before - after)",
-        f"{CERTIFICATE} -k sum_to_the_whole",
+        f"{CERTIFICATE} -k sum_to_the_total",
     ),
 ]
 

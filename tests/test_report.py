@@ -185,7 +185,7 @@ def test_densities_agree_with_the_saved_models(story):
     assert found["certificate"]["masses"][0]["value"] == pytest.approx(1, abs=0.01)
     terms = found["certificate"]["budget"]
     parts = [terms[k]["value"] for k in ("lowest_sigma", "prior", "solver", "network", "finite_data")]
-    assert sum(parts) == pytest.approx(terms["whole"]["value"], abs=1e-9)
+    assert sum(parts) == pytest.approx(terms["total"]["value"], abs=1e-9)
 
     rings = td.load(folder / "models" / "concentric-squares.safetensors")
     pairs = quadruples(TINY.quadruples, seed=SEED)

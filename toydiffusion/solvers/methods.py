@@ -132,8 +132,8 @@ DORMAND_PRINCE = EmbeddedPair(
     c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
     error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
 )
-"""The pair of orders 5 and 4 of Dormand and Prince (1980, RK5(4)7M). It computes log-densities, with step sizes
-chosen for each point."""
+"""The pair of orders 5 and 4 of Dormand and Prince (1980, RK5(4)7M). It computes log-densities, with
+step sizes chosen for each point."""
 
 Solver: TypeAlias = RungeKutta | ExponentialMultistep | ReverseSDE
 
