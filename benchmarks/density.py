@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from measure import MIXTURE, SEEDS, each, report
+from measure import DRAWS, MIXTURE, each, report
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import log_loss, roc_auc_score
@@ -184,7 +184,7 @@ def elbo_gap() -> None:
     )
     for name, law, n, labelled in cases:
         means = []
-        for draw in SEEDS if n == 1000 else SEEDS[:1]:
+        for draw in DRAWS if n == 1000 else DRAWS[:1]:
             model = fitted(law, n, draw, labelled)
             x = law.sample(2000, seed=500 + draw)[0]
             gap = model.elbo(x, evaluations=1024).value - model.log_prob(x).value
@@ -233,7 +233,7 @@ def order() -> None:
     law = ConcentricSquares()
     for n in (1000, 5000):
         ordered, agreed, pooled = [], [], []
-        for draw in SEEDS:
+        for draw in DRAWS:
             model = fitted(law, n, draw, True)
             values = np.stack([model.log_prob(*pair).value for pair in quadruples(500, seed=draw)])
             ordered.append(float((np.diff(values, axis=0) < 0).all(0).sum()))
@@ -265,7 +265,7 @@ def order() -> None:
 
 def lost() -> None:
     losses, errors = [], []
-    for draw in SEEDS:
+    for draw in DRAWS:
         x = Square().sample(10_000, seed=500 + draw)[0]
         value = fitted(Square(), 1000, draw).log_prob(x).value
         losses.append(float(-value.mean() - np.log(4)))
@@ -277,7 +277,7 @@ def lost() -> None:
 def rank() -> None:
     for name, law in (("mixture", MIXTURE), ("two moons", TwoMoons())):
         found = []
-        for draw in SEEDS:
+        for draw in DRAWS:
             x = law.sample(3000, seed=500 + draw)[0]
             found.append(float(spearmanr(law.log_prob(x), fitted(law, 5000, draw).log_prob(x).value)[0]))
         report(f"{name}, 5,000 points: Spearman correlation with the truth", each(found), ">= 0.98")
@@ -300,7 +300,7 @@ def rank() -> None:
 def checkerboard() -> None:
     law = Checkerboard()
     areas, errors = [], []
-    for draw in SEEDS:
+    for draw in DRAWS:
         model = fitted(law, 5000, draw)
         s = model.standardizer
         half = float(law.sample(1000, seed=0)[0].__abs__().max())
@@ -319,7 +319,7 @@ def checkerboard() -> None:
 
 def classes() -> None:
     found = []
-    for draw in SEEDS:
+    for draw in DRAWS:
         x, y = OVERLAPPING.sample(5000, seed=500 + draw)
         ours = log_loss(y, fitted(OVERLAPPING, 5000, draw, True).predict_proba(x))
         found.append(float(ours - log_loss(y, OVERLAPPING.class_posterior(x))))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: seeds, a mixture, and how a measured number is printed."""
+"""What the benchmarks share: the draws, the mixture, and how a measured number is printed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import statistics
 
 from toydiffusion.distributions import GaussianMixture
 
-SEEDS = (0, 1, 2)
-"""Seeds of the training points and of the weights."""
+DRAWS = (0, 1, 2)
+"""Draws of the training points and of the weights."""
 MIXTURE = GaussianMixture(
     [[-1.5, 0.0], [1.0, 1.0], [0.8, -1.2]],
     [[[0.3, 0.15], [0.15, 0.2]], [[0.15, -0.1], [-0.1, 0.4]], [[0.25, 0.0], [0.0, 0.1]]],
@@ -16,7 +16,7 @@ MIXTURE = GaussianMixture(
 
 
 def report(what: str, measured: str, target: str) -> None:
-    """Print what was measured, its value and its target."""
+    """Print a row: what was measured, and what must be reached."""
     print(f"{what:66} {measured:40} (must reach {target})", flush=True)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from measure import MIXTURE, SEEDS, each, report
+from measure import DRAWS, MIXTURE, each, report
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
@@ -49,7 +49,7 @@ def divergence(model: td.Diffusion, law: Distribution) -> float:
 
 def square() -> None:
     found, seconds = [], []
-    for seed in SEEDS:
+    for seed in DRAWS:
         model, took = fitted(Square(), 1000, seed)
         found.append(divergence(model, Square()))
         seconds.append(took)
@@ -75,14 +75,14 @@ def square() -> None:
 
 
 def square_many() -> None:
-    found = [divergence(fitted(Square(), 100_000, seed)[0], Square()) for seed in SEEDS]
+    found = [divergence(fitted(Square(), 100_000, seed)[0], Square()) for seed in DRAWS]
     report("KL to the square, 100,000 points", each(found), "<= 0.015")
 
 
 def rotated() -> None:
     turned = Parallelogram.rotated_square(30.0)
     upright, rotated = [], []
-    for seed in SEEDS:
+    for seed in DRAWS:
         upright.append(divergence(fitted(Square(), 1000, seed)[0], Square()))
         rotated.append(divergence(fitted(turned, 1000, seed)[0], turned))
     ratio = statistics.median(rotated) / statistics.median(upright)
@@ -92,7 +92,7 @@ def rotated() -> None:
 def peers() -> None:
     for name, law in (("3-component mixture", MIXTURE), ("two moons", TwoMoons())):
         ours, kernel = [], []
-        for seed in SEEDS:
+        for seed in DRAWS:
             x = law.sample(1000, seed=100 + seed)[0]
             test = law.sample(2000, seed=500 + seed)[0]
             exact = law.log_prob(test)
@@ -110,7 +110,7 @@ def peers() -> None:
 
 def ten() -> None:
     inside, distance = [], []
-    for seed in SEEDS:
+    for seed in DRAWS:
         model, _ = fitted(Square(), 1000, seed)
         x = model.sample(100_000, steps=10, seed=seed)
         inside.append(share_inside(x, Square()))
@@ -124,7 +124,7 @@ def concentric_squares(n: int, guidance: float, accuracy: str, border: str) -> N
     law = ConcentricSquares()
     right, near, own, seconds = [], [], [], []
     plain_right, plain_near = [], []
-    for seed in SEEDS if n <= 1000 else SEEDS[:1]:
+    for seed in DRAWS if n <= 1000 else DRAWS[:1]:
         x, y = law.sample(n, seed=100 + seed)
         start = time.perf_counter()
         model = td.Diffusion(td.TrainConfig(schedule="lognormal", batch_size=1000)).fit(

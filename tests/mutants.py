@@ -77,7 +77,7 @@ MUTANTS = [
         "solvers/reverse.py",
         "return denoiser(z, z.new_full((len(z),), sigma), label)",
         "return denoiser(z, z.new_full((len(z),), sigma), None)",
-        f"{SAMPLING} -k labels_are_obeyed",
+        f"{SAMPLING} -k labels_are_followed",
     ),
     Mutant(
         "the label dropped in training",

@@ -136,7 +136,7 @@ def test_error_on_an_exact_denoiser_falls_at_the_declared_order(name: str, clock
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_a_gaussian_is_carried_to_its_closed_form(name: str) -> None:
-    """z(sigma) - m = (C + sigma^2)^(1/2) (C + sigma_0^2)^(-1/2) (z_0 - m): the eigenvectors of C stay the same."""
+    """z(sigma) - m = (C + sigma^2)^(1/2) (C + sigma_0^2)^(-1/2) (z_0 - m); C has fixed eigenvectors."""
     levels = schedule("exp", {"sigma_min": 0.01, "sigma_max": 5.0}).levels(600)
     z = torch.tensor([[3.0, -4.0], [0.1, 6.0]], dtype=torch.float64)
     values, vectors = torch.linalg.eigh(GAUSSIAN.covariance)
