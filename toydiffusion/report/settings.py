@@ -12,7 +12,7 @@ class DemoSettings:
     """All sizes of the demo. With the defaults it takes a few minutes on two cores.
 
     - `points`: the number of training points of each model.
-    - `shown`: the most points in a scatter plot.
+    - `shown`: the points of each sample in `grid` and of the animation, and the most points in other plots.
     - `effort`: the share of the training steps of each recipe, above 0 and at most 1.
     - `grid`: the number of samples from different seeds.
     - `steps`: the numbers of solver steps to compare, ascending.
