@@ -349,7 +349,7 @@ def cost() -> None:
 
 def runge_kutta(model: td.Diffusion, x: NDArray[np.float64], steps: int = 256) -> NDArray[np.float64]:
     """Return the log-density by the classical method in log sigma, everything plain: a second solver."""
-    net = model._learned.precise
+    net = model.fitted.precise
     z = model.standardizer.z(torch.from_numpy(x))
     total = torch.zeros(len(z), dtype=torch.float64)
 

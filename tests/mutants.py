@@ -29,11 +29,13 @@ class Mutant:
     tests: str
 
 
-SAMPLING, TRAINING = "tests/test_sampling.py", "tests/test_training.py"
+SOLVERS, TRAINING = "tests/test_solvers.py", "tests/test_training.py"
 SCHEDULES, MODEL = "tests/test_schedules.py", "tests/test_model.py"
 EXACT = "tests/test_distributions.py"
 DENSITY, ELBO = "tests/test_density.py", "tests/test_elbo.py"
-CERTIFICATE, SCORING = "tests/test_certificate.py", "tests/test_scoring.py"
+CERTIFICATE, DENSITIES = "tests/test_certificate.py", "tests/test_densities.py"
+VALUE, LOST = "tests/test_fitted_model.py", "tests/test_nothing_lost.py"
+FILE, COMMAND = "tests/test_model_file.py", "tests/test_log_prob_command.py"
 
 MUTANTS = [
     Mutant(
@@ -42,7 +44,7 @@ MUTANTS = [
         "return denoiser(z, z.new_full((len(z),), sigma), label)",
         "return denoiser(z, z.new_full((len(z),), float(levels[0] * levels[-1]) / sigma), label)",
         # Not the Gaussian's closed form: its integral over log sigma is the same backwards.
-        f"{SAMPLING} -k 'clean_point or exact_square'",
+        f"{SOLVERS} -k 'clean_point or exact_square'",
     ),
     Mutant(
         "the prior without the data's variance",
@@ -54,16 +56,16 @@ MUTANTS = [
     Mutant(
         "the prior at another level than the first",
         "solvers/reverse.py",
-        "Prior(clean, top).sample",
-        "Prior(clean, top / 2).sample",
-        f"{SAMPLING} -k exact_square",
+        "Prior(law, float(levels[0])).rows",
+        "Prior(law, float(levels[0]) / 2).rows",
+        f"{SOLVERS} -k exact_square",
     ),
     Mutant(
         "the last step not denoised",
         "solvers/reverse.py",
-        "return denoiser(z, z.new_full((len(z),), float(levels[-1])), label), label",
-        "return z, label",
-        f"{SAMPLING} -k clean_point",
+        "yield denoiser(z, z.new_full((len(z),), float(levels[-1])), label)",
+        "yield z",
+        f"{SOLVERS} -k clean_point",
     ),
     Mutant(
         "the log-determinant left out",
@@ -77,7 +79,7 @@ MUTANTS = [
         "solvers/reverse.py",
         "return denoiser(z, z.new_full((len(z),), sigma), label)",
         "return denoiser(z, z.new_full((len(z),), sigma), None)",
-        f"{SAMPLING} -k labels_are_followed",
+        f"{SOLVERS} -k labels_are_followed",
     ),
     Mutant(
         "the label dropped in training",
@@ -96,7 +98,7 @@ MUTANTS = [
     Mutant(
         "the seed ignored by the noise",
         "row_noise.py",
-        "key = [int(self.seed), crc32",
+        "key = [self.seed, crc32",
         "key = [0, crc32",
         f"{MODEL} -k seed_and_their_number",
     ),
@@ -105,14 +107,14 @@ MUTANTS = [
         "row_noise.py",
         "crc32(self.purpose.encode()), step, block]",
         "crc32(self.purpose.encode()), 0, block]",
-        f"{SAMPLING} -k right_law",
+        f"{SOLVERS} -k right_law",
     ),
     Mutant(
         "one noise for all points",
         "solvers/reverse.py",
         "rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(counter))",
         "rows = noise.normal(0, 1, dim=z.shape[1], step=next(counter)).expand_as(z)",
-        f"{SAMPLING} -k right_law",
+        f"{SOLVERS} -k right_law",
     ),
     Mutant(
         "(n,) against (n, 1)",
@@ -168,62 +170,62 @@ MUTANTS = [
         "solvers/methods.py",
         "b=(0.5, 0.5), c=(0.0, 1.0)",
         "b=(0.6, 0.4), c=(0.0, 1.0)",
-        f"{SAMPLING} -k order_conditions",
+        f"{SOLVERS} -k order_conditions",
     ),
     Mutant(
         "sigma_t where sigma_s belongs",
         "solvers/reverse.py",
         "level, rate = _level_and_rate(clock, start + c * (end - start))",
         "level, rate = _level_and_rate(clock, start)",
-        f"{SAMPLING} -k declared_order",
+        f"{SOLVERS} -k declared_order",
     ),
     Mutant(
         "the multistep method forgets its past",
         "solvers/reverse.py",
         "deque(maxlen=method.order)",
         "deque(maxlen=1)",
-        f"{SAMPLING} -k declared_order",
+        f"{SOLVERS} -k declared_order",
     ),
     Mutant(
         "the first step of order 3 not corrected",
         "solvers/reverse.py",
         "if method.order > 2 and len(past) == 1:",
         "if method.order > 3 and len(past) == 1:",
-        f"{SAMPLING} -k declared_order",
+        f"{SOLVERS} -k declared_order",
     ),
     Mutant(
         "churn without its noise",
         "solvers/reverse.py",
         "z = z + math.sqrt((sigma * gain) ** 2 - sigma**2) * fresh()",
         "pass",
-        f"{SAMPLING} -k churn_keeps",
+        f"{SOLVERS} -k churn_keeps",
     ),
     Mutant(
         "the reverse SDE with half its drift",
         "solvers/reverse.py",
         "z = z + variance * score + math.sqrt(variance) * fresh()",
         "z = z + variance / 2 * score + math.sqrt(variance) * fresh()",
-        f"{SAMPLING} -k right_law",
+        f"{SOLVERS} -k right_law",
     ),
     Mutant(
         "the corrector with too much noise",
         "solvers/reverse.py",
         "z = z + delta * score + math.sqrt(2 * delta) * fresh()",
         "z = z + delta * score + math.sqrt(4 * delta) * fresh()",
-        f"{SAMPLING} -k right_law",
+        f"{SOLVERS} -k right_law",
     ),
     Mutant(
         "guidance from the wrong side",
-        "denoisers/network.py",
-        "return whole + weight * (denoiser(z, sigma, label) - whole)",
-        "return whole - weight * (denoiser(z, sigma, label) - whole)",
-        f"{SAMPLING} -k guidance",
+        "denoisers/wrappers.py",
+        "return without + self.weight * (self.denoiser(z, sigma, label) - without)",
+        "return without - self.weight * (self.denoiser(z, sigma, label) - without)",
+        f"{SOLVERS} -k guidance",
     ),
     Mutant(
         "EDM's c_out wrong",
-        "denoisers/network.py",
-        "c_out=lambda sigma: sigma * (1 + sigma**2).rsqrt()",
-        "c_out=lambda sigma: sigma * (1 + sigma**2)",
+        "denoisers/preconditioning.py",
+        "return sigma * (1 + sigma**2).rsqrt()",
+        "return sigma * (1 + sigma**2)",
         f"{TRAINING} -k unit_variance",
     ),
     Mutant(
@@ -390,24 +392,24 @@ MUTANTS = [
     ),
     Mutant(
         "the log-determinant left out of the log-density",
-        "model/judging.py",
-        "found.shifted(self.learned.standardizer.log_det)",
-        "found",
-        f"{SCORING} -k moves_by_the_log",
+        "model/densities.py",
+        "found.log_prob.shifted(model.codec.log_det)",
+        "found.log_prob",
+        f"{DENSITIES} -k moves_by_the_log",
     ),
     Mutant(
         "class frequencies left out of the whole",
         "density/log_density.py",
         "joint = np.stack([part.value for part in parts], 1) + np.log(frequencies)",
         "joint = np.stack([part.value for part in parts], 1) - np.log(len(frequencies))",
-        f"{SCORING} -k without_a_label",
+        f"{DENSITIES} -k without_a_label",
     ),
     Mutant(
         "the score with sigma in place of its square, of the model",
-        "model/scoring.py",
-        "/ level[:, None].square()",
-        "/ level[:, None]",
-        f"{SCORING} -k tweedie",
+        "density/density_model.py",
+        "(clean - z) / sigma[:, None].square()",
+        "(clean - z) / sigma[:, None]",
+        f"{DENSITIES} -k tweedie",
     ),
     Mutant(
         "the ELBO's norm not squared",
@@ -468,8 +470,8 @@ MUTANTS = [
     Mutant(
         "the solver's error held against itself",
         "certificate/check.py",
-        "ProbabilityFlow(flow.denoiser, flow.moments, flow.tolerance / 1000, 10 * flow.max_evaluations)",
-        "flow",
+        "log_prob(replace(model, config=finer), z, level, asked)",
+        "log_prob(model, z, level, asked)",
         f"{CERTIFICATE} -k against_the_truth",
     ),
     Mutant(
@@ -492,6 +494,156 @@ MUTANTS = [
         "terms[name] = mean(before - last)",
         "terms[name] = mean(before - after)",
         f"{CERTIFICATE} -k sum_to_the_total",
+    ),
+    # Rows, labels and noise levels of a part
+    Mutant(
+        "the labels of the first rows in every batch",
+        "model/sampling.py",
+        "own = None if label is None else label[part]",
+        "own = None if label is None else label[: len(rows[part])]",
+        f"{VALUE} -k under_labels_and_from_given",
+    ),
+    Mutant(
+        "the given points of the first rows in every batch",
+        "model/sampling.py",
+        "None if given is None else given[part]",
+        "None if given is None else given[: len(rows[part])]",
+        f"{VALUE} -k under_labels_and_from_given",
+    ),
+    Mutant(
+        "the noise levels of the first rows in every batch",
+        "model/densities.py",
+        "levels[part]",
+        "levels[: len(points[part])]",
+        f"{DENSITIES} -k batches_do_not_matter",
+    ),
+    Mutant(
+        "only the last batch's misses counted",
+        "cli/commands.py",
+        "missed += int(",
+        "missed = int(",
+        f"{COMMAND} -k one_line_of_warning",
+    ),
+    Mutant(
+        "the model's start at another level than the first",
+        "model/sampling.py",
+        "Prior(model.prior.distribution, sigma).rows",
+        "Prior(model.prior.distribution, sigma / 2).rows",
+        f"{MODEL} -k core_sampler",
+    ),
+    Mutant(
+        "the first row ignored by the reverse noise",
+        "solvers/reverse.py",
+        "noise.normal(first_row, first_row + len(z)",
+        "noise.normal(0, len(z)",
+        f"{VALUE} -k 'parts_of_a_sample_join and stochastic'",
+    ),
+    Mutant(
+        "the first row ignored by the probes",
+        "density/log_density.py",
+        "uniform(first_row, first_row + n, dim=probes * d)",
+        "uniform(0, n, dim=probes * d)",
+        f"{VALUE} -k parts_of_densities",
+    ),
+    Mutant(
+        "the first row ignored by the bound",
+        "density/elbo.py",
+        "first_row + first, len(z[some])",
+        "first, len(z[some])",
+        f"{VALUE} -k parts_of_densities",
+    ),
+    Mutant(
+        "the first row ignored by samples with their densities",
+        "density/density_model.py",
+        "model.prior.rows(rows, seed=seed, label=label)",
+        "model.prior.rows(range(len(rows)), seed=seed, label=label)",
+        f"{VALUE} -k with_their_densities",
+    ),
+    # No label is the mixture
+    Mutant(
+        "samples of the mixture with the density of their class",
+        "density/density_model.py",
+        "if label is None and own is not None:",
+        "if False:",
+        f"{VALUE} -k with_their_densities",
+    ),
+    Mutant(
+        "the mixture's gradient without the frequencies",
+        "density/density_model.py",
+        "(values + torch.from_numpy(model.frequencies).log()).softmax(1)",
+        "values.softmax(1)",
+        f"{DENSITIES} -k gradient_is_that",
+    ),
+    Mutant(
+        "the mixture's score without the posterior",
+        "density/density_model.py",
+        "class_posterior(model, z, sigma) if",
+        "np.tile(model.frequencies, (len(z), 1)) if",
+        f"{DENSITIES} -k tweedie",
+    ),
+    Mutant(
+        "given points without labels in classes by frequency",
+        "model/sampling.py",
+        "class_posterior(model.density(), start, level)",
+        "model.density().frequencies[None].repeat(len(start), 0)",
+        f"{VALUE} -k classes_from_their_posterior",
+    ),
+    Mutant(
+        "the network without labels by the name of None",
+        "denoisers/network.py",
+        "if label is None and self.num_classes > 1:",
+        "if False:",
+        f"{VALUE} -k name_of_its_own",
+    ),
+    # Files and stopping
+    Mutant(
+        "labels of a file by value only",
+        "codec/codec.py",
+        "if self.classes is not None and labels.dtype != self.classes.dtype:",
+        "if False:",
+        f"{LOST} -k labels_of_text",
+    ),
+    Mutant(
+        "a torn step kept as a checkpoint",
+        "training/loop.py",
+        "    except _AtOnce:\n        raise",
+        "    except ZeroDivisionError:\n        raise",
+        f"{LOST} -k second_one",
+    ),
+    Mutant(
+        "a foreign file taken for a checkpoint",
+        "training/state.py",
+        "if os.path.exists(path):",
+        "if False:",
+        f"{LOST} -k foreign_file",
+    ),
+    Mutant(
+        "the table of the model overwritten by a sample",
+        "model/fitting.py",
+        "source_digest=table.digest",
+        "source_digest=None",
+        f"{LOST} -k place_of_the_model_or_of_its_table",
+    ),
+    Mutant(
+        "NaN weights in a model file",
+        "model/model_file.py",
+        "if not bool(tensor.isfinite().all()):",
+        "if False:",
+        f"{FILE} -k bad_file",
+    ),
+    Mutant(
+        "huge weights in a model file",
+        "model/model_file.py",
+        "    _check_answers(network, prior, config.sigma_min)\n",
+        "",
+        f"{FILE} -k hundred",
+    ),
+    Mutant(
+        "the kind of a file outside its digest",
+        "files/archive.py",
+        "json.dumps([kind, version, text])",
+        "json.dumps([version, text])",
+        f"{FILE} -k part_of_the_digest",
     ),
 ]
 

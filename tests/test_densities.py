@@ -130,6 +130,11 @@ def test_batches_do_not_matter(labelled) -> None:
         found = labelled.log_prob(x, batch_size=batch_size)
         np.testing.assert_allclose(found.value, whole.value, atol=1e-9)
         assert found.evaluations.tolist() == whole.evaluations.tolist()
+    levels = np.geomspace(0.01, 1.0, 24)
+    noised = labelled.log_prob(x, sigma=levels).value
+    np.testing.assert_allclose(labelled.log_prob(x, sigma=levels, batch_size=7).value, noised, atol=1e-9)
+    one = labelled.log_prob(x[20:21], sigma=levels[20]).value
+    np.testing.assert_allclose(one, noised[20:21], atol=1e-9)
     probed = labelled.log_prob(x, probes=4, seed=2)
     np.testing.assert_allclose(labelled.log_prob(x, probes=4, seed=2, batch_size=9).value, probed.value)
     assert (probed.std_error > 0).any()

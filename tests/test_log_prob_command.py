@@ -123,7 +123,7 @@ def test_no_rows_in_no_rows_out(folder, run):
 
 
 def test_a_tolerance_that_cannot_be_reached_is_one_line_of_warning(folder, run):
-    code, out, err = run("log-prob plain.safetensors points.csv --tolerance 1e-13 --out t.csv")
+    code, out, err = run("log-prob plain.safetensors points.csv --tolerance 1e-13 --batch-size 7 --out t.csv")
     assert (code, out) == (0, "wrote the log-densities of 30 points to t.csv\n")
     assert err.startswith("toydiffusion: warning: points that missed the tolerance of 1e-13: 30;")
     assert err.count("\n") == 1

@@ -161,7 +161,12 @@ def fit(
 
 def _names(text: str | None) -> list[str] | None:
     """Return the column names in `text`, a line of CSV."""
-    return None if text is None else next(csv.reader([text], skipinitialspace=True), [])
+    if text is None:
+        return None
+    try:
+        return next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error:
+        raise InputError(f"--columns must be names separated by commas, got {shown(text)}") from None
 
 
 @app.command(
@@ -186,8 +191,6 @@ def sample(
 
     The columns are called as in training. A model with labels adds a column of labels.
     """
-    tables.check_suffix(out)
-    tables.check_not_same(out, [model])
     loaded = load(model)
     codec = loaded.fitted.codec
     _check_not_the_source(out, loaded)
@@ -203,7 +206,7 @@ def sample(
     label_column = None
     if codec.classes is not None:
         label_column = codec.label_column or tables.free_name("label", codec.names)
-    with tables.Writer(out, codec.names, label_column, codec.classes) as writer:
+    with tables.Writer(out, codec.names, label_column, codec.classes, protect=[model]) as writer:
         for points, labels in blocks:
             writer.write(points, labels)
     typer.echo(f"wrote {n:,} points to {out}")
@@ -263,7 +266,6 @@ def log_prob(
     if label is not None and label_column is not None:
         raise InputError("--label asks for one class for all points, --label-column for their own; give one")
     tables.check_suffix(out)
-    tables.check_not_same(out, [model, points])
     check_target(out)
     loaded = load(model)
     wanted = None if label is None else _class_called(label, loaded, model)
@@ -272,12 +274,12 @@ def log_prob(
     blocks = loaded.log_prob_blocks(table, wanted, tolerance=tolerance, batch_size=batch_size, progress=None)
     names = [f"p_{word}" for word in _class_words(loaded)]
     missed, worst = 0, 0.0
-    with tables.Writer(out, ["log_density", "log_density_total_error", *names]) as writer:
+    columns = ["log_density", "log_density_total_error", *names]
+    with tables.Writer(out, columns, protect=[model, points]) as writer:
         for density, probabilities in blocks:
-            columns = [density.value[:, None], density.total_error[:, None]]
-            writer.write(
-                np.concatenate([*columns, *([] if probabilities is None else [probabilities])], axis=1)
-            )
+            parts = [density.value[:, None], density.total_error[:, None]]
+            parts += [] if probabilities is None else [probabilities]
+            writer.write(np.concatenate(parts, axis=1))
             missed += int((~density.met).sum())
             worst = max(worst, float(density.error[~density.met].max(initial=0.0)))
     skipped = int(table.missing.sum())

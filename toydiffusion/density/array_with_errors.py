@@ -1,4 +1,4 @@
-"""Numbers with their errors beside them, which calculate as the array of the numbers alone."""
+"""An array that carries errors beside its numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 
 class ArrayWithErrors(NDArrayOperatorsMixin):
-    """What has a `value` `(n,)` and more: in arithmetic, comparisons, indexing and NumPy it is its value.
+    """A base class for a `value` `(n,)` with more beside it.
+
+    In arithmetic, comparisons, indexing and NumPy it acts as its `value`.
 
     >>> class Length(ArrayWithErrors):
     ...     value = np.array([1.0, 2.0])

@@ -1,4 +1,4 @@
-"""The evidence lower bound of points, term by term, each with its standard error."""
+"""The evidence lower bound (ELBO) of points, term by term, each with its standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from toydiffusion.types import Denoiser, Labels, Points
 
 @dataclass(frozen=True, eq=False)
 class Term(ArrayWithErrors):
-    """A number for each of n points, in nats, and its standard error. It calculates as its `value`."""
+    """A number for each of n points, and its standard error. In arithmetic it is its `value`.
+
+    - `value` `(n,)`: the numbers, in nats.
+    - `std_error` `(n,)`: their standard errors, in nats.
+    """
 
     value: NDArray[np.float64]
     std_error: NDArray[np.float64]
@@ -32,21 +36,23 @@ class Term(ArrayWithErrors):
 class Elbo(Term):
     """A lower bound on log-density: `value = reconstruction + diffusion + prior`, each signed, in nats.
 
-    With z0 the point, `z_t = z0 + sigma_t eps` and the model that starts from the prior at sigma_max, steps
-    down with D in place of z0, and ends with x drawn from `N(z_min, sigma_min^2 I)` (Kingma et al. 2021,
-    arXiv:2107.00630, equations 11, 12 and 18; SNR = 1 / sigma^2):
+    The model that it bounds is an SDE. It starts from the prior at sigma_max, steps down with D in place of
+    the clean point, and ends with a sample of `N(z_min, sigma_min^2 I)`. With z0 the point,
+    `z_t = z0 + sigma_t eps` and SNR = 1 / sigma^2 (Kingma et al. 2021, arXiv:2107.00630, equations 11, 12
+    and 18):
 
-    - `reconstruction` is `E log N(z0; z_min, sigma_min^2 I) = -d/2 log(2 pi e sigma_min^2)`, and the
-      log-determinant of the standardiser where x is not z: exact, its standard error 0;
-    - `diffusion` is `-1/2 int E|z0 - D(z_t; sigma_t)|^2 dSNR`, or over T steps
-      `-1/2 sum_i (SNR(sigma_(i-1)) - SNR(sigma_i)) E|z0 - D(z_i; sigma_i)|^2`;
-    - `prior` is `-KL(N(z0, sigma_max^2 I) | prior)`; in a mixture of classes also minus the divergence of the
-      class's posterior from its frequency.
+    - `value` `(n,)`: the bound.
+    - `std_error` `(n,)`: its standard error.
+    - `reconstruction`: `E log N(z0; z_min, sigma_min^2 I) = -d/2 log(2 pi e sigma_min^2)`, plus the
+      log-determinant of the standardiser where x is not z. It is exact, so its standard error is 0.
+    - `diffusion`: `-1/2 int E|z0 - D(z_t; sigma_t)|^2 dSNR`, or over T steps
+      `-1/2 sum_i (SNR(sigma_(i-1)) - SNR(sigma_i)) E|z0 - D(z_i; sigma_i)|^2`.
+    - `prior`: `-KL(N(z0, sigma_max^2 I) | prior)`. For a mixture of classes it also holds minus the
+      divergence of the class posterior from the class frequencies.
 
-    It bounds the log-density of that model, an SDE, at the point smoothed by sigma_min: with the exact
-    denoiser and prior it is `E log p(z0 + sigma_min eps; sigma_min)`, no more and no less. It does not bound,
-    point by point, the density of the probability flow: for a denoiser with an error the two are different
-    laws (Song et al. 2021, arXiv:2101.09258), close on average.
+    With the exact denoiser and prior the bound equals `E log p(z0 + sigma_min eps; sigma_min)`. It does not
+    bound the density of the probability flow point by point. For a denoiser with an error, the SDE and the
+    flow are different laws (Song et al. 2021, arXiv:2101.09258). They are close on average.
     """
 
     reconstruction: Term
@@ -81,8 +87,8 @@ class Elbo(Term):
     def mixed(parts: Sequence[Elbo], frequencies: NDArray[np.float64]) -> Elbo:
         """Return the bound for the mixture of K classes from the bounds under each class.
 
-        The best bound with the class as one more hidden variable, its posterior r proportional to
-        `f_c e^(ELBO_c)`: `logsumexp_c(log f_c + ELBO_c) = sum_c r_c ELBO_c - KL(r | f)`.
+        The class is one more hidden variable. Its best posterior r is proportional to `f_c e^(ELBO_c)`, and
+        the bound is `logsumexp_c(log f_c + ELBO_c) = sum_c r_c ELBO_c - KL(r | f)`.
         """
         joint = np.stack([part.value for part in parts], 1) + np.log(frequencies)
         value = np.logaddexp.reduce(joint, axis=1)
@@ -117,22 +123,28 @@ def elbo(
     seed: int = 0,
     first_row: int = 0,
 ) -> Elbo:
-    """Return the bound at points z `(n, d)`, from at most `evaluations` calls of the denoiser for each.
+    """Return the bound at points z.
 
-    `steps` None is the continuous bound; a number T that of T steps, even in log sigma.
+    - `z` `(n, d)`: the points.
+    - `label`: class indices `(n,)`, or None. It goes to the denoiser and the prior as it is.
+    - `sigma_min`: the lowest noise level.
+    - `evaluations`: denoiser evaluations for each point, at least 16.
+    - `steps`: None for the continuous bound, or the number of steps T, even in log sigma.
+    - `seed`, `first_row`: row i has row `first_row + i` of the random numbers of `seed`.
 
-    Noise levels and noise of a point are scrambled Sobol points, in nets of its own with a random digital
-    shift each: 4 nets, or 8 from 1,024 evaluations on, whose spread is the standard error (so few that the
-    error is itself uncertain: by 40 % and by 27 %). Levels are drawn from a logistic law of log sigma about
-    an eighth of the data's standard deviation. What is averaged is the difference from the same integrand for
-    Gaussian data, whose mean has a closed form: a control variate that cancels the noise wherever the
-    denoiser has nothing to correct (along axes thinner than that, for Gaussian data so wide). Row i has row
-    `first_row + i` of the randomness of `seed`.
+    Each point has its own scrambled Sobol points for noise level and noise: 4 nets, or 8 from 1,024
+    evaluations on, each with a random digital shift. The spread over the nets is the standard error. With so
+    few nets the standard error itself is uncertain, by 40 % and by 27 %. The levels follow a logistic law of
+    log sigma around an eighth of the data's standard deviation.
+
+    A control variate removes most of the noise. The average runs over the difference from the same integrand
+    for Gaussian data, whose mean has a closed form. The difference is zero wherever the data looks Gaussian
+    to the denoiser.
     """
     evaluations = whole_number("evaluations", evaluations, 16)
     if steps is not None:
         steps = whole_number("steps", steps, 1, hint=", or None for the continuous bound")
-    law = _Levels.around(prior, sigma_min, steps)
+    law = _LevelLaw.around(prior, sigma_min, steps)
     nets = 8 if evaluations >= 1024 else 4
     size = evaluations // nets
     rows = max(1, _TOGETHER // size)
@@ -146,7 +158,7 @@ def elbo(
 
 
 _TOGETHER = 2**15
-"""Noisy points denoised in one call."""
+"""The number of noisy points in one call of the denoiser."""
 
 
 @torch.no_grad()
@@ -155,12 +167,13 @@ def _bound(
     prior: Prior,
     z: Points,
     label: Labels | None,
-    law: _Levels,
+    law: _LevelLaw,
     size: int,
     shift: Tensor,
 ) -> Elbo:
     n, d = z.shape
-    # No thinner than the levels are drawn for: at a class of one point nothing would cancel.
+    # The control variate must not be thinner than the levels sampled most: the denoiser of a class of one
+    # point has nothing in common with a Gaussian far below them, and the difference would not cancel.
     reference = Reference.of(prior.distribution, n, label).widened(math.exp(2 * law.center))
     copies = torch.arange(n).repeat_interleave(size)
     clean, near = z[copies], reference.rows(copies)
@@ -168,13 +181,14 @@ def _bound(
     differences, mismatches = [], []
     top = z.new_full((n,), prior.sigma)
     for uniform in _nets(size, shift):
-        sigma, weight = law.draw(uniform[..., 0].reshape(-1))
+        sigma, weight = law.sample(uniform[..., 0].reshape(-1))
         eps = torch.special.ndtri(uniform[..., 1:]).reshape(-1, d)
         noisy = clean + sigma[:, None] * eps
         ours = (clean - denoiser(noisy, sigma, given)).square().sum(1)
         gaussian = (clean - near.denoise(noisy, sigma)).square().sum(1)
         differences.append((weight * (ours - gaussian)).reshape(n, size).mean(1))
-        # The prior's own departure from its Gaussian: nothing where it is one.
+        # The prior term is the closed form for the Gaussian reference plus this mean difference, which is
+        # zero where the prior is that Gaussian.
         some = min(size, 16)
         last = (clean + prior.sigma * eps).reshape(n, size, d)[:, :some].reshape(-1, d)
         few = copies.reshape(n, size)[:, :some].reshape(-1)
@@ -222,42 +236,42 @@ def _nets(size: int, shift: Tensor) -> Iterator[Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Levels:
-    """The law that noise levels are drawn from, and the weight `dSNR / 2` over the density of that law.
+class _LevelLaw:
+    """The law of the noise levels, and the weight `dSNR / 2` over its density.
 
-    A logistic law of log sigma about `center`, cut off at both ends. With `edges`, the levels of a bound of
-    T steps, ascending, a level between two of them counts as the upper one.
+    It is a logistic law of log sigma around `center`, cut off at both ends. `steps` holds the levels of a
+    bound of T steps, ascending; a level between two of them counts as the upper one.
     """
 
     sigma_min: float
     sigma_max: float
     center: float
-    edges: Tensor | None
+    steps: Tensor | None
 
     @classmethod
-    def around(cls, prior: Prior, sigma_min: float, steps: int | None) -> _Levels:
+    def around(cls, prior: Prior, sigma_min: float, steps: int | None) -> _LevelLaw:
         scale = math.sqrt(float(prior.distribution.covariance.diagonal().mean()))
-        edges = None
+        between = None
         if steps is not None:
             ends = math.log(sigma_min), math.log(prior.sigma)
-            edges = torch.linspace(*ends, steps + 1, dtype=torch.float64).exp()
-        return cls(sigma_min, prior.sigma, math.log(0.12 * scale), edges)
+            between = torch.linspace(*ends, steps + 1, dtype=torch.float64).exp()
+        return cls(sigma_min, prior.sigma, math.log(0.12 * scale), between)
 
     def _share(self, sigma: Tensor) -> Tensor:
-        """Return the share of the uncut law below sigma."""
+        """Return the probability of a level below sigma under the law before it is cut off."""
         return torch.sigmoid(sigma.log() - self.center)
 
-    def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Return levels `(n,)` from uniforms `(n,)`, and the weight of `|z0 - D|^2` at each."""
         low, high = self._share(uniform.new_tensor([self.sigma_min, self.sigma_max]))
         below = low + (high - low) * uniform
         sigma = torch.exp(self.center + torch.logit(below))
-        if self.edges is None:
+        if self.steps is None:
             # dSNR / 2 = dlog sigma / sigma^2, and the density of log sigma is below (1 - below).
             weight: Tensor = (high - low) / (below * (1 - below)) / sigma.square()
             return sigma, weight
-        upper = torch.searchsorted(self.edges, sigma).clamp(1, len(self.edges) - 1)
-        s, t = self.edges[upper - 1], self.edges[upper]
+        upper = torch.searchsorted(self.steps, sigma).clamp(1, len(self.steps) - 1)
+        s, t = self.steps[upper - 1], self.steps[upper]
         weight = (s**-2 - t**-2) / 2 * (high - low) / (self._share(t) - self._share(s))
         return t, weight
 
@@ -268,8 +282,8 @@ class _Levels:
         `(sigma^4 a^2 + sigma^2 v^2) / (v + sigma^2)^2`.
         """
         v, a2 = reference.variance, reference.turned(z).square()
-        if self.edges is not None:
-            s, t = self.edges[:-1, None, None], self.edges[1:, None, None]
+        if self.steps is not None:
+            s, t = self.steps[:-1, None, None], self.steps[1:, None, None]
             error = (t**4 * a2 + t**2 * v**2) / (v + t**2) ** 2
             return ((s**-2 - t**-2) / 2 * error).sum((0, 2))
 

@@ -1,4 +1,4 @@
-"""The log-density of points under a denoiser and a prior, with what is known of its error."""
+"""The log-density of points under a denoiser and a prior, with its errors."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 
 class ToleranceWarning(UserWarning):
-    """The error bar of some log-densities is wider than the tolerance asked for; the values stand."""
+    """Some log-densities have an error bar wider than the tolerance asked for. The values stand."""
 
 
 @dataclass(frozen=True, eq=False)
 class LogDensity(ArrayWithErrors):
-    """Log-densities of n points, in nats, and what is known of their errors. It calculates as its `value`.
+    """Log-densities of n points, in nats, and their errors. In arithmetic it is its `value`.
 
-    - `value` `(n,)`.
-    - `error` `(n,)`: the numerical error of the model's own density; a bar, not a bound
+    - `value` `(n,)`: the log-densities.
+    - `error` `(n,)`: the numerical error of the model's own density. It is a bar, not a bound
       (`density.ProbabilityFlow`).
-    - `prior_error` `(n,)`: the mismatch at sigma_max between the law that the denoiser implies there and the
-      prior that stands in for it (`prior_mismatch`).
-    - `std_error` `(n,)`: the standard error of Hutchinson's probes; 0 with the exact trace.
-    - `evaluations` `(n,)`: how often the denoiser was called for each point.
-    - `met` `(n,)`: whether `error` stayed within the tolerance.
+    - `prior_error` `(n,)`: the mismatch at sigma_max between the law that the denoiser implies and the prior
+      in its place (`prior_mismatch`).
+    - `std_error` `(n,)`: the standard error of the random probes; 0 with the exact divergence.
+    - `evaluations` `(n,)`: the number of denoiser evaluations.
+    - `met` `(n,)`: whether `error` is within the tolerance.
 
     `total_error` `(n,)` is their sum `error + prior_error + std_error`.
 
@@ -62,7 +62,7 @@ class LogDensity(ArrayWithErrors):
         return self.error + self.prior_error + self.std_error
 
     def __repr__(self) -> str:
-        """Return the values and their bars, the middle left out where there are many."""
+        """Return the first values with their total errors."""
         shown = [f"{v:.4f} +- {e:.1g}" for v, e in zip(self.value[:6], self.total_error[:6], strict=True)]
         more = f", ... {len(self)} points" if len(self) > 6 else ""
         return f"LogDensity([{', '.join(shown)}{more}] nats)"
@@ -110,10 +110,11 @@ class LogDensity(ArrayWithErrors):
     def mixed(
         parts: Sequence[LogDensity], frequencies: NDArray[np.float64]
     ) -> tuple[LogDensity, NDArray[np.float64]]:
-        """Return the log-density of the mixture of K classes, and each class's share in it, `(n, K)`.
+        """Return the log-density of the mixture of K classes, and the class posterior, `(n, K)`.
 
-        `log p(x) = logsumexp_c(log f_c + log p(x | c))`; the errors of the classes count by their shares
-        `p(c | x)`, the derivatives of log p(x), and so do the standard errors, independent, in quadrature.
+        `log p(x) = logsumexp_c(log f_c + log p(x | c))`. Its derivative in `log p(x | c)` is the posterior
+        `p(c | x)`, which therefore weighs the errors of the classes. Standard errors are independent and add
+        in quadrature.
         """
         joint = np.stack([part.value for part in parts], 1) + np.log(frequencies)
         value = np.logaddexp.reduce(joint, axis=1)
@@ -128,7 +129,7 @@ class LogDensity(ArrayWithErrors):
             (share * over("prior_error")).sum(1),
             np.sqrt(((share * over("std_error")) ** 2).sum(1)),
             over("evaluations").sum(1),
-            # A class that takes no part in the value has no say in its error.
+            # A class without weight at the point does not affect the value, so it may miss the tolerance.
             (over("met") | (share < 1e-12)).all(1),
         )
         return mixture, share
@@ -145,13 +146,17 @@ def log_density(
     seed: int = 0,
     first_row: int = 0,
 ) -> LogDensity:
-    """Return the log-density at z `(n, d)` of the law that `flow` and `prior` define at levels sigma `(n,)`.
+    """Return the log-density that `flow` and `prior` define, `log p(z; sigma) = log prior(z_max) - change`.
 
-    `log p(z; sigma) = log prior(z_max) - change`, z_max and the change being where the flow carries z at the
-    prior's level and what log p gains on the way. With `probes` the divergence is Hutchinson's: the mean over
-    so many probes, each followed all the way: for many dimensions, since the exact one costs d passes, and in
-    two dimensions the probes of one row in 2^(probes - 1) agree by chance. Row i has row `first_row + i` of
-    the seed's.
+    The flow carries z from sigma up to z_max at the level of the prior, and log p gains `change` on the way.
+
+    - `z` `(n, d)`: the points.
+    - `sigma` `(n,)`: their noise levels.
+    - `label`: class indices `(n,)`, or None. It goes to the denoiser and the prior as it is.
+    - `probes`: None for the exact divergence, which costs d backward passes. A number >= 4 is the mean over
+      so many random probes (Hutchinson), each followed along the whole trajectory. In two dimensions all
+      probes of one row in 2^(probes - 1) agree by chance, and its standard error is then 0.
+    - `seed`, `first_row`: row i has row `first_row + i` of the random numbers of `seed`.
     """
     n, d = z.shape
     signs = None
@@ -179,7 +184,8 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return `log_density` at z, `(n,)`, and its gradient in z, `(n, d)`, by autograd through the solver.
 
-    The steps are taken as given. Memory grows with steps and points, hence a few hundred at a time.
+    The steps of the solver are held fixed. Memory grows with steps and points, so a few hundred points are
+    differentiated at a time.
     """
     values, slopes = [z.new_zeros(0)], [torch.zeros_like(z[:0])]
     for first in range(0, len(z), 256):
@@ -203,16 +209,17 @@ def prior_error(denoiser: Denoiser, prior: Prior, z: Points, label: Labels | Non
 def prior_mismatch(
     denoiser: Denoiser, prior: Prior, z: Points, label: Labels | None
 ) -> tuple[Tensor, Tensor]:
-    """Return `log p - log prior` at z `(n, d)`, p being the law of `denoiser`, and its standard error.
+    """Return `log p - log prior` at z `(n, d)`, where p is the law of `denoiser`, and its standard error.
 
-    The difference of the scores, `delta = (D(z) - z) / sigma^2 - grad log prior(z)`, is the gradient of the
-    mismatch, so with m the prior's mean
+    All of it is at the level of the prior. The difference of the scores,
+    `delta = (D(z) - z) / sigma^2 - grad log prior(z)`, is the gradient of the mismatch. So with m the prior's
+    mean
 
-        log p(z) - log prior(z) = int_0^1 delta(m + t (z - m)) . (z - m) dt - log E_prior[e^(the integral)]
+        log p(z) - log prior(z) = int_0^1 delta(m + t (z - m)) . (z - m) dt - log E_prior[e^(the integral)].
 
-    by Gauss-Legendre quadrature and, for the constant that keeps the mass at 1, points of the prior, whence
-    the standard error. All at the prior's level. For a learned denoiser it holds the error of the network
-    at sigma_max too.
+    The integral is by Gauss-Legendre quadrature. The expectation, which keeps the mass at 1, is a mean over
+    samples of the prior; hence the standard error. For a learned denoiser the mismatch includes the error of
+    the network at sigma_max.
     """
     if not len(z):
         return z.new_zeros(0), z.new_zeros(0)
@@ -232,7 +239,9 @@ def prior_mismatch(
 
 
 _NODES = 4
+"""Nodes of the quadrature along a line."""
 _CONSTANT = 512
+"""Samples of the prior for the constant."""
 
 
 def _along(denoiser: Denoiser, prior: Prior, z: Points, mean: Tensor, label: int | None) -> Tensor:

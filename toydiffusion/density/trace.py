@@ -19,9 +19,10 @@ def denoise_with_trace(
 ) -> tuple[Points, Tensor]:
     """Return `D(z; sigma)`, `(n, d)`, and the trace of its Jacobian `J` in z, `(n, k)`.
 
-    Without `probes` the trace is exact, from d backward passes, and k is 1. With probes v `(n, k, d)`, each
-    entry +1 or -1 at random, it is `v^T J v`, whose mean over v is the trace (Hutchinson 1989); one backward
-    pass each. `create_graph` keeps the graph, so that both can be differentiated again.
+    - `probes`: None for the exact trace, from d backward passes; k is then 1. Or probes v `(n, k, d)` with
+      random entries +1 and -1. The result is then `v^T J v` for each, whose mean over v is the trace
+      (Hutchinson 1989), from k backward passes.
+    - `create_graph`: whether to keep the graph, so that both results can be differentiated again.
 
     >>> halving = lambda z, sigma, label=None: z / 2
     >>> D, trace = denoise_with_trace(halving, torch.ones(1, 3), torch.ones(1), None)
@@ -31,7 +32,7 @@ def denoise_with_trace(
     with torch.enable_grad():
         at = z if create_graph else z.detach().requires_grad_()
         clean = denoiser(at, sigma, label)
-        if not clean.requires_grad:  # a denoiser that does not heed z at all
+        if not clean.requires_grad:  # a denoiser that does not depend on z
             return clean, z.new_zeros(len(z), 1 if probes is None else probes.shape[1])
         n, d = z.shape
         if probes is None:

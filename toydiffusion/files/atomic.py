@@ -51,9 +51,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, target)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _name(error, part, path)
         raise
+
+
+def _name(error: OSError, part: Path, path: str | os.PathLike[str]) -> None:
+    """Make an error of the file system, a full disk say, name the file that the user asked for."""
+    if error.filename is None or str(error.filename) == str(part):
+        error.filename = os.fspath(path)
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
@@ -77,6 +85,7 @@ def _create_part(target: Path) -> Path:
         part.open("xb").close()
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            _name(error, part, target)
             raise
         reason = os.strerror(error.errno).lower()
         message = (

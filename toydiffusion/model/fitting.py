@@ -60,6 +60,7 @@ def fit(
             seed=seed,
             num_points=len(z),
             versions=(("toydiffusion", toydiffusion.__version__), ("torch", str(torch.__version__))),
+            source_digest=table.digest,
         ),
     )
 

@@ -94,6 +94,8 @@ def _model(archive: Archive) -> FittedModel:
     law = GaussianMixture(
         tensors["moments.means"], tensors["moments.covariances"], weights=tensors["moments.frequencies"]
     )
+    prior = Prior(law, config.sigma_max)
+    _check_answers(network, prior, config.sigma_min)
     return FittedModel(
         codec=Codec(
             Standardizer(tensors["standardizer.mean"], tensors["standardizer.scale"]),
@@ -102,12 +104,29 @@ def _model(archive: Archive) -> FittedModel:
             meta["label_column"],
         ),
         denoiser=network.eval(),
-        prior=Prior(law, config.sigma_max),
+        prior=prior,
         config=config,
         sampling=sampling,
         history=History.from_tensors(tensors),
         provenance=_provenance(meta),
     )
+
+
+@torch.no_grad()
+def _check_answers(network: Network, prior: Prior, sigma_min: float) -> None:
+    """Raise `InputError` if the network's answers are out of all proportion, so that samples would be NaN.
+
+    Finite weights can be too large together. So a few noisy points are denoised, at levels over the range.
+    """
+    for sigma in np.geomspace(sigma_min, prior.sigma, 5):
+        z, label = Prior(prior.distribution, float(sigma)).rows(range(64), seed=0)
+        given = label if network.num_classes > 1 else None
+        level = torch.full((64,), float(sigma), dtype=torch.float64)
+        for clean in (network(z, level, given), network.unconditional(z, level)):
+            if not bool((clean.abs() <= 1e6 * (1 + z.abs().max())).all()):
+                raise InputError(
+                    f"its network does not denoise: its answers at noise level {sigma:.3g} are wild"
+                )
 
 
 def _same(what: str, found: set[str], expected: set[str]) -> None:

@@ -46,6 +46,8 @@ def demo(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed must be an integer >= 0, got {seed!r}")
     folder = _folder(Path(out))
+    for name in ("results.json", "report.html"):
+        check_target(folder / name)
     began = monotonic()
     with progress.bar("demo", 12 + 3 * settings.schedule_seeds, show) as move:
         done = -1

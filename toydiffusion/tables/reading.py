@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from toydiffusion.errors import InputError
+from toydiffusion.files import file_digest
 from toydiffusion.tables.columns import (
     Source,
     check_finite,
@@ -72,12 +74,13 @@ def read(
     source = Source.of(repr(str(path)), on_bad)
     _check_file(path, source.name)
     reader = {".csv": read_csv, ".npy": _read_npy, ".parquet": _read_parquet}[suffix]
-    return reader(
+    table = reader(
         path,
         None if columns is None else names_of(columns),
         None if label_column is None else name_of(label_column, "label_column"),
         source,
     )
+    return replace(table, digest=file_digest(path))
 
 
 def _check_file(path: Path, source: str) -> None:

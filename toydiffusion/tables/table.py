@@ -15,6 +15,8 @@ from toydiffusion.types import FloatArray, LabelArray
 
 MOST_COLUMNS = 1_000
 """The most columns a model is fitted to."""
+MOST_CLASSES = 1_000
+"""The most classes a model is fitted to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Table:
     - `label_column`: str. The name of the labels' column, or None.
     - `source`: str. What messages call the table.
     - `false_true`: two str. How boolean labels are written in the file.
+    - `digest`: str. The SHA-256 digest of the file that the table was read from, or None.
 
     Raises `InputError` for other shapes and types, and for names that are blank or equal.
 
@@ -43,6 +46,7 @@ class Table:
     label_column: str | None = None
     source: str = "the points"
     false_true: tuple[str, str] = FALSE_TRUE
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.dtype != np.float64:
@@ -106,7 +110,7 @@ def check_for_fit(table: Table) -> None:
     - `table`: the points, with or without labels.
 
     A model needs at least 2 points without missing numbers, at most 1,000 columns, no constant column and,
-    if there are labels, at least 2 classes. The mean and the variance of each column must be finite in
+    if there are labels, 2 to 1,000 classes. The mean and the variance of each column must be finite in
     float64 arithmetic, and the variance above 0.
 
     >>> check_for_fit(Table(np.array([[1.0, 5.0], [2.0, 5.0]]), ("a", "b")))
@@ -137,6 +141,11 @@ def check_for_fit(table: Table) -> None:
         where = "" if table.label_column is None else f" in column {shown(table.label_column)}"
         only = shown(table.labels.tolist()[0])
         raise InputError(f"{source}: there is only one class{where}, {only}; give at least 2, or no labels")
+    if table.labels is not None and (classes := len(set(table.labels.tolist()))) > MOST_CLASSES:
+        raise InputError(
+            f"{source}: found {classes:,} classes, at most {MOST_CLASSES:,} can be fitted; a column of "
+            "numbers belongs to the points, not to the labels"
+        )
 
 
 def _check_moments(points: FloatArray, names: Sequence[str], source: str) -> None:
