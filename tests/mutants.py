@@ -468,10 +468,10 @@ MUTANTS = [
         f"{CERTIFICATE} -k importance_sampling_finds",
     ),
     Mutant(
-        "the solver's error held against itself",
+        "the solver's error compared with itself",
         "certificate/check.py",
-        "log_prob(replace(model, config=finer), z, level, asked)",
-        "log_prob(model, z, level, asked)",
+        "log_prob(replace(model, config=finer), z, level, index)",
+        "log_prob(model, z, level, index)",
         f"{CERTIFICATE} -k against_the_truth",
     ),
     Mutant(
