@@ -81,7 +81,7 @@ def leaves(value):
 # The page -----------------------------------------------------------------------------------------------
 
 
-def test_page_embeds_every_figure_and_needs_nothing_else(story, html):
+def test_the_page_embeds_every_figure_and_needs_no_other_file(story, html):
     folder, _ = story
     files = {path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".gif")}
     embedded = [base64.b64decode(image["src"].partition(";base64,")[2]) for image in html.images]
@@ -95,7 +95,7 @@ def test_page_embeds_every_figure_and_needs_nothing_else(story, html):
     assert not re.search(r"https?://|@import|url\(", (folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_page_has_every_section_and_the_contents_lead_there(html):
+def test_the_page_has_every_section_and_links_to_it(html):
     ids = {value for _, name, value in html.attributes if name == "id"}
     links = [value for tag, name, value in html.attributes if (tag, name) == ("a", "href")]
     assert links == [f"#{anchor}" for anchor in SECTIONS]

@@ -1,4 +1,4 @@
-"""Levels 1 and 5: preconditioning, the loss, and training against what is known to be possible."""
+"""Preconditioning, the loss, and training compared with the least possible loss."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_default_model_of_1000_points_of_the_square_is_close_to_the_truth() 
     assert total_variation(x, square) < 0.15
 
 
-def test_labels_are_learned_and_so_is_the_whole() -> None:
+def test_labels_are_learned_and_so_is_the_mixture() -> None:
     pair = GaussianMixture([[-2.0, 0.0], [2.0, 0.0]], [[[0.3, 0.0], [0.0, 0.3]]] * 2, weights=[1.0, 3.0])
     z, label = pair.rows(0, 4000, seed=0)
     config = TrainConfig(steps=400)

@@ -108,13 +108,13 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             "separated": figures.comparisons(
                 [
                     Comparison(
-                        "trained with it, sampled with exp: TV ↓",
+                        "training only, sampled with exp: TV ↓",
                         measured["tv_training"],
                         least,
                         "true points",
                     ),
                     Comparison(
-                        "exact denoiser, sampled with it: TV ↓",
+                        "sampling only, exact denoiser: TV ↓",
                         sampling_only,
                         least,
                         "true points",
