@@ -142,7 +142,7 @@ class Distribution(ABC):
     # Public methods ---------------------------------------------------------------------------------
 
     def log_prob(self, x: Array, sigma: Numbers = 0.0, label: Numbers | None = None) -> Array:
-        """Return the log-density at x of the law noised to sigma, `(n,)`, in nats; -inf off the support."""
+        """Return the log-density at x of the law noised to sigma, `(n,)`, in nats; can be -inf at sigma 0."""
         return self._answer(
             x, sigma, label, lambda *row: self._joint(*row)[0].logsumexp(1), positive=not self.has_density
         )
