@@ -1,7 +1,7 @@
-"""The numbers of benchmarks/README.md, with the exact denoiser as judge.
+"""The numbers of benchmarks/README.md, compared with the exact denoiser.
 
-`python benchmarks/quality.py [name ...]`, the names being those of `ROWS`; without any, all of them. Each row
-prints what was measured and what must be reached. Default settings throughout, but for the rings.
+`python benchmarks/quality.py [name ...]` runs the named `ROWS`, or all of them. Each row prints the measured
+value and the target. The settings are the defaults, except for the concentric squares.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside,
 from toydiffusion.solvers import SampleConfig
 
 
-def fitted(law: Distribution, n: int, draw: int) -> tuple[td.Diffusion, float]:
-    """Return the default model of n points, and the seconds its training took."""
-    x, _ = law.sample(n, seed=100 + draw)
+def fitted(law: Distribution, n: int, seed: int) -> tuple[td.Diffusion, float]:
+    """Return the default model of n points, and its training time in seconds."""
+    x, _ = law.sample(n, seed=100 + seed)
     start = time.perf_counter()
-    return td.Diffusion().fit(x, seed=draw, progress=False), time.perf_counter() - start
+    return td.Diffusion().fit(x, seed=seed, progress=False), time.perf_counter() - start
 
 
 def divergence(model: td.Diffusion, law: Distribution) -> float:
-    """Return the KL in nats, sigma from 0.01 to 5 in the law's own units."""
+    """Return the KL divergence in nats, for sigma from 0.01 to 5 in the units of the law."""
     s = model.standardizer
     scale = float(s.scale.log().mean().exp())
     truth = law.standardized(s.mean, s.scale)
@@ -49,12 +49,12 @@ def divergence(model: td.Diffusion, law: Distribution) -> float:
 
 def square() -> None:
     found, seconds = [], []
-    for draw in DRAWS:
-        model, took = fitted(Square(), 1000, draw)
+    for seed in DRAWS:
+        model, took = fitted(Square(), 1000, seed)
         found.append(divergence(model, Square()))
         seconds.append(took)
-    report("KL to the square, 1,000 points, nats, median [draws]", each(found), "<= 0.06")
-    # Multiply and add for every weight of the matrices: forward once, backward twice.
+    report("KL to the square, 1,000 points, nats, median [seeds]", each(found), "<= 0.06")
+    # A multiplication and an addition for every weight of the matrices, once forward and twice backward.
     config = model.config
     weights = sum(p.numel() for p in model.denoiser.parameters() if p.ndim == 2)  # type: ignore[attr-defined]
     steps = config.total_steps(1000, 1)
@@ -75,16 +75,16 @@ def square() -> None:
 
 
 def square_many() -> None:
-    found = [divergence(fitted(Square(), 100_000, draw)[0], Square()) for draw in DRAWS]
+    found = [divergence(fitted(Square(), 100_000, seed)[0], Square()) for seed in DRAWS]
     report("KL to the square, 100,000 points", each(found), "<= 0.015")
 
 
 def rotated() -> None:
     turned = Parallelogram.rotated_square(30.0)
     upright, rotated = [], []
-    for draw in DRAWS:
-        upright.append(divergence(fitted(Square(), 1000, draw)[0], Square()))
-        rotated.append(divergence(fitted(turned, 1000, draw)[0], turned))
+    for seed in DRAWS:
+        upright.append(divergence(fitted(Square(), 1000, seed)[0], Square()))
+        rotated.append(divergence(fitted(turned, 1000, seed)[0], turned))
     ratio = statistics.median(rotated) / statistics.median(upright)
     report("KL, square rotated by 30 degrees over upright", f"{ratio:.2f} = {each(rotated)}", "<= 1.25")
 
@@ -92,16 +92,20 @@ def rotated() -> None:
 def peers() -> None:
     for name, law in (("3-component mixture", MIXTURE), ("two moons", TwoMoons())):
         ours, kernel = [], []
-        for draw in DRAWS:
-            x = law.sample(1000, seed=100 + draw)[0]
-            test = law.sample(2000, seed=500 + draw)[0]
+        for seed in DRAWS:
+            x = law.sample(1000, seed=100 + seed)[0]
+            test = law.sample(2000, seed=500 + seed)[0]
             exact = law.log_prob(test)
-            model, _ = fitted(law, 1000, draw)
+            model, _ = fitted(law, 1000, seed)
             ours.append(float(np.mean(exact - model.log_prob(test).value)))
             search = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 30)}, cv=5).fit(x)
             kernel.append(float(np.mean(exact - search.best_estimator_.score_samples(test))))
         measured = f"{each(ours)}"
-        report(f"{name}: nats of test log-likelihood lost", measured, f"< kernel density's {each(kernel)}")
+        report(
+            f"{name}: test log-likelihood below the truth, nats",
+            measured,
+            f"< kernel density's {each(kernel)}",
+        )
 
 
 def ten() -> None:
@@ -115,37 +119,37 @@ def ten() -> None:
     report("    20x20-bin total variation (floor 0.025)", each(distance), "<= 0.10")
 
 
-def rings_of(n: int, guidance: float, accuracy: str, border: str) -> None:
-    """Low noise practised more than by default, and the pull towards the class a little weakened."""
+def concentric_squares(n: int, guidance: float, accuracy: str, border: str) -> None:
+    """Print accuracy and border mass, with more low noise levels in training and guidance below 1."""
     law = ConcentricSquares()
     right, near, own, seconds = [], [], [], []
     plain_right, plain_near = [], []
-    for draw in DRAWS if n <= 1000 else DRAWS[:1]:
-        x, y = law.sample(n, seed=100 + draw)
+    for seed in DRAWS if n <= 1000 else DRAWS[:1]:
+        x, y = law.sample(n, seed=100 + seed)
         start = time.perf_counter()
         model = td.Diffusion(td.TrainConfig(schedule="lognormal", batch_size=1000)).fit(
-            x, y, seed=draw, progress=False
+            x, y, seed=seed, progress=False
         )
         seconds.append(time.perf_counter() - start)
-        points, label = model.sample(100_000, guidance=guidance, return_labels=True, seed=draw)
+        points, label = model.sample(100_000, guidance=guidance, return_labels=True, seed=seed)
         right.append(share_inside(points, law, label))
         near.append(border_mass(points, label))
-        points, label = model.sample(100_000, return_labels=True, seed=draw)
+        points, label = model.sample(100_000, return_labels=True, seed=seed)
         plain_right.append(share_inside(points, law, label))
         plain_near.append(border_mass(points, label))
         own.append(border_mass(x, y))
-    report(f"rings, {n:,} points, guidance {guidance}: class accuracy", each(right), accuracy)
+    report(f"concentric squares, {n:,} points, guidance {guidance}: class accuracy", each(right), accuracy)
     report("    border mass over truth", each(near), border)
     print(f"    plain (guidance 1): accuracy {each(plain_right)}, border mass {each(plain_near)}")
     print(f"    border mass of the training points {each(own, 3)}; training {each(seconds, 1)} s", flush=True)
 
 
-def rings() -> None:
-    rings_of(1000, 0.92, ">= 0.96", ">= 0.85")
+def concentric_few() -> None:
+    concentric_squares(1000, 0.92, ">= 0.96", ">= 0.85")
 
 
-def rings_many() -> None:
-    rings_of(100_000, 0.98, ">= 0.98", ">= 0.95")
+def concentric_many() -> None:
+    concentric_squares(100_000, 0.98, ">= 0.98", ">= 0.95")
 
 
 def speed() -> None:
@@ -154,7 +158,7 @@ def speed() -> None:
     start = time.perf_counter()
     model.sample(100_000, steps=10)
     measured = f"{100_000 / (time.perf_counter() - start):,.0f} points a second"
-    report(f"drawing in 10 evaluations, {torch.get_num_threads()} threads", measured, "no target")
+    report(f"sampling in 10 evaluations, {torch.get_num_threads()} threads", measured, "no target")
     print(f"    default: {SampleConfig().steps} steps of {SampleConfig().solver}")
 
 
@@ -179,8 +183,8 @@ ROWS: dict[str, Callable[[], None]] = {
     "rotated": rotated,
     "peers": peers,
     "ten": ten,
-    "rings": rings,
-    "rings-many": rings_many,
+    "concentric": concentric_few,
+    "concentric-many": concentric_many,
     "speed": speed,
 }
 

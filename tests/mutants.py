@@ -79,7 +79,7 @@ MUTANTS = [
         "solvers/reverse.py",
         "return denoiser(z, z.new_full((len(z),), sigma), label)",
         "return denoiser(z, z.new_full((len(z),), sigma), None)",
-        f"{SOLVERS} -k labels_are_obeyed",
+        f"{SOLVERS} -k labels_are_followed",
     ),
     Mutant(
         "the label dropped in training",
@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "one noise for all points",
         "solvers/reverse.py",
-        "rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(draws))",
-        "rows = noise.normal(0, 1, dim=z.shape[1], step=next(draws)).expand_as(z)",
+        "rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(counter))",
+        "rows = noise.normal(0, 1, dim=z.shape[1], step=next(counter)).expand_as(z)",
         f"{SOLVERS} -k right_law",
     ),
     Mutant(
@@ -468,10 +468,10 @@ MUTANTS = [
         f"{CERTIFICATE} -k importance_sampling_finds",
     ),
     Mutant(
-        "the solver's error held against itself",
+        "the solver's error compared with itself",
         "certificate/check.py",
-        "log_prob(replace(model, config=finer), z, level, asked)",
-        "log_prob(model, z, level, asked)",
+        "log_prob(replace(model, config=finer), z, level, index)",
+        "log_prob(model, z, level, index)",
         f"{CERTIFICATE} -k against_the_truth",
     ),
     Mutant(
@@ -493,7 +493,7 @@ MUTANTS = [
         "certificate/budget.py",
         "terms[name] = mean(before - last)",
         "terms[name] = mean(before - after)",
-        f"{CERTIFICATE} -k sum_to_the_whole",
+        f"{CERTIFICATE} -k sum_to_the_total",
     ),
     # Rows, labels and noise levels of a part
     Mutant(

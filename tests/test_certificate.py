@@ -1,4 +1,4 @@
-"""The certificate finds what is there: mass that is missing, leaks, and each error by its name."""
+"""The certificate finds missing mass and leaks, and attributes errors to their causes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from toydiffusion.distributions import (
 def checked(
     law, *, prior=None, denoiser=None, labelled=False, truth=True, sigma_min=0.03, points=300, **more
 ):
-    """Return the certificate of a law's own exact density, or of what is put in place of a part of it."""
+    """Return the certificate of the exact density of a law, with another prior or denoiser if given."""
     known = gaussians(law, labelled)
     model = DensityModel(denoiser or law.denoise, prior or Prior(known, 20.0), sigma_min)
     return check(model, truth=law if truth else None, points=points, **more)
@@ -65,7 +65,7 @@ def test_quadrature_in_one_and_three_dimensions(dim) -> None:
     assert abs(found.value - 1) <= found.error + 1e-5
 
 
-def test_a_narrow_piece_is_found_where_the_guides_are() -> None:
+def test_a_narrow_component_is_found_by_its_guides() -> None:
     law = GaussianMixture([[0.0, 0.0], [1.3, -0.7]], [np.eye(2), np.eye(2) * 1e-8], weights=[0.97, 0.03])
     guide, _ = law.rows(0, 2000, seed=0, sigma=0.01)
     found = quadrature(lambda z: law.log_prob(z, 0.01), guide, step=0.01)
@@ -82,7 +82,7 @@ def test_mass_beyond_the_box_is_in_the_error() -> None:
     assert found.error > 0.05
 
 
-def test_quadrature_gives_up_rather_than_guess() -> None:
+def test_quadrature_returns_none_beyond_its_limit() -> None:
     cube = standard(Boxes([[0.0] * 3], [[1.0] * 3]))
     guide, _ = cube.rows(0, 1000, seed=0)
     assert quadrature(lambda z: cube.log_prob(z, 0.005), guide, step=0.005, most=20_000) is None
@@ -106,7 +106,7 @@ def test_importance_sampling_finds_the_mass(dim, scale) -> None:
     assert 0.4 < np.mean([run.error for run in runs]) / spread < 2.5
 
 
-# The whole certificate, on exact denoisers ----------------------------------------------------------------
+# The certificate of exact denoisers -----------------------------------------------------------------------
 
 
 def test_an_exact_denoiser_passes_every_check() -> None:
@@ -117,10 +117,10 @@ def test_an_exact_denoiser_passes_every_check() -> None:
     assert found.mean_error < 2e-3
     assert found.prior_error.value < 1e-3
     assert found.leak is None
-    # E log p(z + sigma eps) against log p(z): all but the same where the data is smooth.
+    # E log p(z + sigma eps) and log p(z) nearly agree if the data is smooth.
     assert abs(found.elbo_gap.value) < 0.02
     assert found.budget is not None
-    assert abs(found.budget.whole.value) < 5 * found.budget.whole.std_error + 0.01
+    assert abs(found.budget.total.value) < 5 * found.budget.total.std_error + 0.01
 
 
 def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
@@ -128,7 +128,7 @@ def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
     known = gaussians(law)
     flow, level = ProbabilityFlow(law.denoise, known), torch.full((n,), sigma_min, dtype=torch.float64)
     found = check(DensityModel(law.denoise, Prior(known, 3.0), sigma_min), truth=law, points=n)
-    z, _ = law.rows(0, n, seed=1)  # the points that `check` draws for seed 0
+    z, _ = law.rows(0, n, seed=1)  # the points that `check` samples for seed 0
     exact = log_density(flow, Prior(law, 3.0), z, level)
     miss = np.abs(exact.value - law.log_prob(z, sigma_min).numpy())
     assert miss.mean() > 1e-6
@@ -170,7 +170,7 @@ def test_the_leak_of_an_exact_model_is_that_of_the_smoothed_truth(labelled) -> N
     assert abs(found.leak.value - found.true_leak.value) < 4 * error
 
 
-def test_a_leak_is_seen() -> None:
+def test_a_leak_is_found() -> None:
     law = standard(Square())
 
     def sloppy(z, sigma, label=None):
@@ -198,7 +198,7 @@ def test_a_denoiser_whose_noise_levels_do_not_agree_has_another_elbo() -> None:
 # The budget -----------------------------------------------------------------------------------------------
 
 
-def spent(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05, endless=None, n=1500):
+def budget_of(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05, endless=None, n=1500):
     known = gaussians(law)
     model = DensityModel(
         denoiser or law.denoise, prior or Prior(known, 20.0), sigma_min, DensityConfig(tolerance)
@@ -206,27 +206,27 @@ def spent(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05, end
     return budget(model, law, label=None, endless=endless, n=n, seed=0)
 
 
-def test_the_terms_sum_to_the_whole() -> None:
+def test_the_terms_sum_to_the_total() -> None:
     law = standard(Checkerboard())
-    found = spent(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c), endless=law.denoise)
+    found = budget_of(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c), endless=law.denoise)
     assert list(found.terms()) == ["lowest_sigma", "prior", "solver", "network", "finite_data"]
     total = sum(term.value for term in found.terms().values())
-    assert total == pytest.approx(found.whole.value, rel=1e-9)
-    without = spent(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c))
+    assert total == pytest.approx(found.total.value, rel=1e-9)
+    without = budget_of(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c))
     assert list(without.terms()) == ["lowest_sigma", "prior", "solver", "finite_data"]
     assert math.isnan(without.network.value)
-    assert sum(term.value for term in without.terms().values()) == pytest.approx(without.whole.value)
-    assert without.whole.value == pytest.approx(found.whole.value)
+    assert sum(term.value for term in without.terms().values()) == pytest.approx(without.total.value)
+    assert without.total.value == pytest.approx(found.total.value)
 
 
 def test_each_error_is_found_in_its_own_term() -> None:
     law = standard(SKEWED)
-    clean = spent(law)
+    clean = budget_of(law)
     assert abs(clean.prior.value) < 1e-4
     assert abs(clean.solver.value) < 1e-4
     assert abs(clean.finite_data.value) < 1e-9
 
-    low = spent(law, prior=Prior(gaussians(law), 1.0))
+    low = budget_of(law, prior=Prior(gaussians(law), 1.0))
     z, _ = law.rows(0, 4000, seed=9, sigma=1.0)
     divergence = (law.log_prob(z, 1.0) - gaussians(law).log_prob(z, 1.0)).mean()
     assert low.prior.value == pytest.approx(float(divergence), abs=0.01)
@@ -234,38 +234,38 @@ def test_each_error_is_found_in_its_own_term() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("toydiffusion.density.probability_flow.MAX_STEP", 3.0)
-        rough = spent(law, tolerance=3.0)
+        rough = budget_of(law, tolerance=3.0)
     assert abs(rough.solver.value) > 20 * abs(clean.solver.value)
     assert abs(rough.finite_data.value) < 1e-9
 
     def off(z, sigma, label=None):
         return law.denoise(z, sigma, label) + 0.1 * sigma[:, None]
 
-    by_network = spent(law, denoiser=off, endless=off)
+    by_network = budget_of(law, denoiser=off, endless=off)
     assert by_network.network.value > 0.01
     assert abs(by_network.finite_data.value) < 1e-9
-    by_data = spent(law, denoiser=off, endless=law.denoise)
+    by_data = budget_of(law, denoiser=off, endless=law.denoise)
     assert by_data.finite_data.value == pytest.approx(by_network.network.value)
     assert abs(by_data.network.value) < 1e-9
 
 
 def test_the_lowest_sigma_costs_what_smoothing_costs() -> None:
     law = Gaussian([0.0, 1.0], [[1.0, 0.3], [0.3, 0.5]])
-    found = spent(law, sigma_min=0.5, n=20_000)
+    found = budget_of(law, sigma_min=0.5, n=20_000)
     eigenvalues = np.linalg.eigvalsh([[1.0, 0.3], [0.3, 0.5]])
     # KL(N(m, C) | N(m, C + s^2)) along each axis.
     ratio = eigenvalues / (eigenvalues + 0.25)
     by_hand = 0.5 * (ratio - 1 - np.log(ratio)).sum()
     assert found.lowest_sigma.value == pytest.approx(by_hand, abs=4 * found.lowest_sigma.std_error)
-    assert found.whole.value == pytest.approx(by_hand, abs=4 * found.whole.std_error)
+    assert found.total.value == pytest.approx(by_hand, abs=4 * found.total.std_error)
     finite = BUILT_IN["square"]().rows(0, 30, seed=0)[0]
     from toydiffusion.distributions import Empirical
 
-    cloud = spent(standard(Empirical(finite.numpy())), n=50)
+    cloud = budget_of(standard(Empirical(finite.numpy())), n=50)
     assert "lowest_sigma" not in cloud.terms()  # it has no density of its own
 
 
-def test_the_table_says_it_all() -> None:
+def test_the_table_has_every_check() -> None:
     found = checked(standard(Square()), points=60)
     text = str(found)
     assert isinstance(found, Certificate)
@@ -273,11 +273,11 @@ def test_the_table_says_it_all() -> None:
         "total mass",
         "quadrature",
         "solver error, nats (mean)",
-        "points within theirs",
+        "points that it covers",
         "prior mismatch",
         "ELBO - log-density",
         "outside the known support",
-        "log-likelihood lost to the truth",
+        "log-likelihood below the truth",
         "smoothing at sigma_min",
         "network and finite data",
     ):

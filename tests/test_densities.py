@@ -333,7 +333,7 @@ def test_check_density_of_a_model(plain) -> None:
     assert found.budget is not None
     x = Square().sample(4000, seed=77)[0]
     lost = (Square().log_prob(x) - plain.log_prob(x).value).mean()
-    assert found.budget.whole.value == pytest.approx(lost, abs=4 * found.budget.whole.std_error + 0.02)
+    assert found.budget.total.value == pytest.approx(lost, abs=4 * found.budget.total.std_error + 0.02)
     assert found.leak is not None
     assert found.leak.value == pytest.approx(
         1 - Square().contains(plain.sample_with_log_prob(3000)[0]).mean(), abs=0.02
@@ -345,9 +345,9 @@ def test_check_density_of_a_model(plain) -> None:
 def test_endless_points_take_the_networks_share_from_the_data(plain) -> None:
     found = plain.check_density(Square(), endless=True, points=500, progress=False)
     assert found.budget is not None
-    assert 0 < found.budget.network.value < found.budget.whole.value
+    assert 0 < found.budget.network.value < found.budget.total.value
     total = sum(term.value for term in found.budget.terms().values())
-    assert total == pytest.approx(found.budget.whole.value)
+    assert total == pytest.approx(found.budget.total.value)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The same claims of every exact distribution: density, score, classes, moments and samples are one law."""
+"""For every exact distribution: density, score, classes, moments and samples belong to one law."""
 
 import functools
 import math
@@ -162,17 +162,17 @@ def test_samples_have_the_frequencies_and_moments(name):
 
 
 @every
-def test_classes_obey_bayes(name):
+def test_classes_follow_bayes_rule(name):
     dist = CASES[name]
     x, sigma, _ = spread_rows(dist)
     parts = (
         np.stack([dist.log_prob(x, sigma, c) for c in range(dist.num_classes)], 1)
         + dist.frequencies.log().numpy()
     )
-    whole = logsumexp(parts, axis=1)
-    assert np.allclose(dist.log_prob(x, sigma), whole, rtol=1e-13, atol=1e-11)
+    mixture = logsumexp(parts, axis=1)
+    assert np.allclose(dist.log_prob(x, sigma), mixture, rtol=1e-13, atol=1e-11)
     posterior = dist.class_posterior(x, sigma)
-    assert np.allclose(posterior, np.exp(parts - whole[:, None]), rtol=1e-9, atol=1e-300)
+    assert np.allclose(posterior, np.exp(parts - mixture[:, None]), rtol=1e-9, atol=1e-300)
     means = np.stack([dist.denoise(x, sigma, c) for c in range(dist.num_classes)], 1)
     assert np.allclose((posterior[:, :, None] * means).sum(1), dist.denoise(x, sigma), atol=1e-11)
 

@@ -66,19 +66,19 @@ def boxes_density(low, high, weight, label) -> Density:
     return density
 
 
-def rings_density(rings, dim) -> Density:
-    """Ring c as all cells of the grid of `(2 rings)^dim` cells whose outermost coordinate is in ring c."""
+def squares_density(squares, dim) -> Density:
+    """Class c as all cells of the grid of `(2 squares)^dim` whose outermost coordinate is in square c."""
 
     def density(x, sigma, c):
-        edges = [mp.mpf(k) / rings for k in range(-rings, rings + 1)]
-        mass = [[interval_mass(x_i, sigma, *cell) for cell in itertools.pairwise(edges)] for x_i in x]
-        ring = [min(k, 2 * rings - 1 - k) for k in range(2 * rings)]
+        lines = [mp.mpf(k) / squares for k in range(-squares, squares + 1)]
+        mass = [[interval_mass(x_i, sigma, *cell) for cell in itertools.pairwise(lines)] for x_i in x]
+        depth = [min(k, 2 * squares - 1 - k) for k in range(2 * squares)]
         cells = [
             mp.fprod(mass[i][k] for i, k in enumerate(cell))
-            for cell in itertools.product(range(2 * rings), repeat=dim)
-            if c is None or rings - 1 - min(ring[k] for k in cell) == c
+            for cell in itertools.product(range(2 * squares), repeat=dim)
+            if c is None or squares - 1 - min(depth[k] for k in cell) == c
         ]
-        return sum(cells) / len(cells) * rings**dim
+        return sum(cells) / len(cells) * squares**dim
 
     return density
 
@@ -103,19 +103,19 @@ def gaussians_density(means, covariances, weights, labels) -> Density:
 
 
 def circles_density(factor, noise) -> Density:
-    """A ring seen through noise has a Bessel function for its density."""
+    """The density of a noised circle is a Bessel function."""
 
     def density(x, sigma, c):
         v = mp.mpf(noise) ** 2 + sigma**2
         rho = mp.sqrt(x[0] ** 2 + x[1] ** 2)
-        ring = [
+        circle = [
             mp.exp(-((rho - r) ** 2) / (2 * v))
             * mp.exp(-rho * r / v)
             * mp.besseli(0, rho * r / v)
             / (2 * mp.pi * v)
             for r in (mp.mpf(1), mp.mpf(factor))
         ]
-        return sum(ring) / 2 if c is None else ring[c]
+        return sum(circle) / 2 if c is None else circle[c]
 
     return density
 
@@ -153,10 +153,10 @@ def spiral_arm(c):
     return arm
 
 
-def parallelogram_density(center, edges) -> Density:
-    """Segments along the *shorter* edge, integrated over the longer one (the code does the opposite)."""
-    sides = sorted(np.asarray(edges, float).tolist(), key=lambda e: math.hypot(*e))
-    short, long = (mp.matrix(side) for side in sides)
+def parallelogram_density(center, sides) -> Density:
+    """Segments along the *shorter* side, integrated over the longer one. (The code does the opposite.)"""
+    ordered = sorted(np.asarray(sides, float).tolist(), key=lambda e: math.hypot(*e))
+    short, long = (mp.matrix(side) for side in ordered)
     length = mp.norm(short)
     e = short / length
     n = mp.matrix([-e[1], e[0]])
@@ -197,7 +197,7 @@ WEIGHT, LABEL = np.arange(1, 7), np.array([0, 1, 2, 0, 1, 2])
 MEANS, SPREADS = rng.normal(size=(4, 2)), random_spread(rng, 4, 2)
 FAR_MEANS, FAR_SPREADS = rng.normal(size=(3, 5)), random_spread(rng, 3, 5)
 FINITE = rng.uniform(-1, 1, size=(12, 2))
-EDGES = [[1.0, 0.3], [0.8, 0.9]]
+SIDES = [[1.0, 0.3], [0.8, 0.9]]
 CELLS = [(i / 2 - 1, j / 2 - 1) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
 SHIFT, SCALE = np.array([0.3, -0.2]), np.array([0.25, 2.0])
 
@@ -205,9 +205,9 @@ QUICK: dict[str, tuple[Distribution, Density]] = {
     "square": (Square(), cube_density(2)),
     "line": (Square(1), cube_density(1)),
     "cube 20-D": (Square(20), cube_density(20)),
-    "rings": (ConcentricSquares(), rings_density(5, 2)),
-    "rings 1-D": (ConcentricSquares(3, 1), rings_density(3, 1)),
-    "rings 4-D": (ConcentricSquares(2, 4), rings_density(2, 4)),
+    "concentric squares": (ConcentricSquares(), squares_density(5, 2)),
+    "concentric squares 1-D": (ConcentricSquares(3, 1), squares_density(3, 1)),
+    "concentric squares 4-D": (ConcentricSquares(2, 4), squares_density(2, 4)),
     "checkerboard": (
         Checkerboard(),
         boxes_density(CELLS, [(a + 0.5, b + 0.5) for a, b in CELLS], [1] * 8, [0] * 8),
@@ -249,7 +249,7 @@ INTEGRALS: dict[str, tuple[Distribution, Density]] = {
         Parallelogram.rotated_square(30),
         parallelogram_density([0, 0], [[math.sqrt(3), 1], [-1, math.sqrt(3)]]),
     ),
-    "parallelogram": (Parallelogram([0.1, -0.2], EDGES), parallelogram_density([0.1, -0.2], EDGES)),
+    "parallelogram": (Parallelogram([0.1, -0.2], SIDES), parallelogram_density([0.1, -0.2], SIDES)),
     "rotated square standardized": (
         Parallelogram.rotated_square(45).standardized(0, [0.1, 2]),
         parallelogram_density([0, 0], np.array([[1, 1], [-1, 1]]) * math.sqrt(2) / np.array([0.1, 2])),
@@ -271,7 +271,7 @@ def compare(dist: Distribution, density: Density, points: int, sigmas=SIGMAS) ->
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         x = own + total * np.array([1, 20, 0, 4])[np.arange(points) % 4, None] * direction
         for i in range(points):
-            # In turn about the whole, about the point's own class, about another class.
+            # In turn the mixture, the point's own class, another class.
             c = [None, int(label[i]), (int(label[i]) + 1) % dist.num_classes][i % 3]
             z, s, step = [mp.mpf(float(v)) for v in x[i]], mp.mpf(sigma), mp.mpf(10) ** -12 * mp.mpf(sigma)
             axes = range(min(dist.dim, 2))

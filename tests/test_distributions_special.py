@@ -1,4 +1,4 @@
-"""Exact distributions: laws that must coincide by symmetry or construction, borders, and bad input."""
+"""Exact distributions: laws that coincide by symmetry or construction, borders, and bad input."""
 
 import itertools
 import math
@@ -34,13 +34,13 @@ def test_entropy_of_known_sets():
 
 @pytest.mark.parametrize("dim", [1, 2, 20])
 @pytest.mark.parametrize("sigma", [1e-3, 0.05, 1.0, 100.0])
-def test_the_rings_together_are_the_cube(dim, sigma):
-    cube, rings, line = Square(dim), ConcentricSquares(5, dim), Square(1)
+def test_the_concentric_squares_together_are_the_cube(dim, sigma):
+    cube, squares, line = Square(dim), ConcentricSquares(5, dim), Square(1)
     x = np.random.default_rng(0).uniform(-1 - 5 * sigma, 1 + 5 * sigma, size=(50, dim))
     sides = np.stack([line.log_prob(x[:, i : i + 1], sigma) for i in range(dim)])
     assert np.allclose(cube.log_prob(x, sigma), sides.sum(0), rtol=1e-13, atol=1e-12)
-    assert np.allclose(rings.log_prob(x, sigma), sides.sum(0), rtol=1e-12, atol=1e-12)
-    assert np.allclose(rings.denoise(x, sigma), cube.denoise(x, sigma), atol=1e-10)
+    assert np.allclose(squares.log_prob(x, sigma), sides.sum(0), rtol=1e-12, atol=1e-12)
+    assert np.allclose(squares.denoise(x, sigma), cube.denoise(x, sigma), atol=1e-10)
     means = np.concatenate([line.denoise(x[:, i : i + 1], sigma) for i in range(dim)], 1)
     assert np.allclose(cube.denoise(x, sigma), means, atol=1e-13)
 
@@ -76,25 +76,25 @@ def test_two_moons_lie_where_scikit_learn_puts_them():
 
 def test_a_finite_set_far_larger_than_a_chunk():
     points = Square().sample(100_000, seed=1)[0]
-    whole = Empirical(points)
+    finite = Empirical(points)
     x = Square().sample(20, seed=2, sigma=0.1)[0]
     square = ((x[:, None] - points) ** 2).sum(2)
     logs = logsumexp(-square / 0.02, axis=1) - math.log(len(points) * 2 * math.pi * 0.01)
-    assert np.allclose(whole.log_prob(x, 0.1), logs, atol=1e-11)
+    assert np.allclose(finite.log_prob(x, 0.1), logs, atol=1e-11)
     share = np.exp(-square / 0.02)
-    assert np.allclose(whole.denoise(x, 0.1), share @ points / share.sum(1)[:, None], atol=1e-12)
+    assert np.allclose(finite.denoise(x, 0.1), share @ points / share.sum(1)[:, None], atol=1e-12)
 
 
-def test_every_point_of_the_rings_belongs_to_one_class():
-    rings = ConcentricSquares()
+def test_every_point_of_the_concentric_squares_belongs_to_one_class():
+    squares = ConcentricSquares()
     radii = np.arange(6) / 5
     values = np.concatenate([radii, np.nextafter(radii, 0), np.nextafter(radii, 2)])
     grid = np.array(list(itertools.product([*values, *-values], repeat=2)))
-    inside = np.stack([rings.contains(grid, c) for c in range(5)], 1)
+    inside = np.stack([squares.contains(grid, c) for c in range(5)], 1)
     radius = np.abs(grid).max(1)
     for c in range(5):
         assert (inside[:, c] == ((c / 5 <= radius) & (radius < (c + 1) / 5))).all()
-    assert np.isnan(rings.class_posterior([[2.0, 0.0]])).all()
+    assert np.isnan(squares.class_posterior([[2.0, 0.0]])).all()
 
 
 square = Square()
@@ -129,7 +129,7 @@ BAD = {
     "scale": (lambda: square.standardized(0.0, 0.0), "scale must be > 0, got 0.0"),
     "mean": (lambda: square.standardized([0.0] * 3, 1.0), r"mean must have shape \(2,\), got \(3,\)"),
     "dim": (lambda: Square(0), "dim must be a whole number >= 1, got 0"),
-    "rings": (lambda: ConcentricSquares(2.5), "rings must be a whole number >= 1, got 2.5"),
+    "squares": (lambda: ConcentricSquares(2.5), "squares must be a whole number >= 1, got 2.5"),
     "cells": (lambda: Checkerboard(True), "cells must be a whole number >= 1, got True"),
     "box": (lambda: Boxes([[0.0]], [[0.0]]), "low must be < high, got 0.0 and 0.0 at box 0 axis 0"),
     "weight": (lambda: Boxes([[0.0]], [[1.0]], weight=[0.0]), "weights must be > 0, got 0.0"),
@@ -141,7 +141,7 @@ BAD = {
         "covariance must be positive definite",
     ),
     "asymmetric": (lambda: Gaussian([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]]), "covariance must be symmetric"),
-    "edges": (lambda: Parallelogram([0.0, 0.0], [[1.0, 1.0], [2.0, 2.0]]), "edges must not be parallel"),
+    "sides": (lambda: Parallelogram([0.0, 0.0], [[1.0, 1.0], [2.0, 2.0]]), "sides must not be parallel"),
     "noise": (lambda: TwoMoons(0.0), "noise must be > 0, got 0.0"),
     "factor": (lambda: Circles(1.0), "factor must be > 0 and < 1, got 1.0"),
 }

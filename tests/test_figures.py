@@ -1,4 +1,4 @@
-"""Figures of exact distributions: what is drawn is what was given, in the right place."""
+"""Figures of exact distributions: every figure shows the values given, in the right place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAW = Square()
 OUTLINE = figures.squares(1.0)
 
 
-def test_clouds_are_the_points_given_in_equal_axes():
+def test_scatters_show_the_points_given_in_equal_axes():
     x, y = ConcentricSquares().sample(30, seed=0)
     before = dict(mpl.rcParams)
     grid = [[Scatter(x, "plain", "data"), Scatter(2 * x, "labelled", label=y)]]
@@ -44,7 +44,7 @@ def test_schedule_curves_are_the_schedules():
     figure = figures.schedule_curves(curves)
     for i, (name, one) in enumerate(curves.items()):
         sigma, log_sigma, snr = (ax.lines[i] for ax in figure.axes)
-        # Back from the curve to its place by the inverse.
+        # The inverse maps sigma back to u.
         back = one.u(torch.tensor(sigma.get_ydata()))
         assert np.allclose(back, sigma.get_xdata(), atol=1e-9), name
         assert np.allclose(snr.get_ydata() * log_sigma.get_ydata() ** 2, 1)
@@ -106,9 +106,9 @@ def test_score_field_of_the_truth_is_the_gradient_and_differs_nowhere():
     (gradient,) = torch.autograd.grad(LAW.log_prob(points, sigma).sum(), points)
     wanted = sigma * gradient.numpy()
     short = np.linalg.norm(wanted, axis=1) < 2
-    drawn = np.stack([arrows.U, arrows.V], 1)
+    shown = np.stack([arrows.U, arrows.V], 1)
     assert short.sum() > 100
-    assert np.allclose(drawn[short], wanted[short])
+    assert np.allclose(shown[short], wanted[short])
     assert np.array_equal(exact.collections[0].U, arrows.U)
     image = difference.images[0].get_array()
     assert float(image.max()) == 0
@@ -130,7 +130,7 @@ def test_denoised_grid_of_the_truth_stays_in_the_square():
         bent = bent[~np.isnan(bent).any(1)]
         assert len(bent) > 1000
         assert np.abs(bent).max() < 1
-    # More noise, less known: the same grid is bent further inward.
+    # With more noise the denoised means are nearer to the centre.
     assert (
         np.abs(figure.axes[1].lines[1].get_xydata()).max()
         < np.abs(figure.axes[0].lines[1].get_xydata()).max()
@@ -138,14 +138,16 @@ def test_denoised_grid_of_the_truth_stays_in_the_square():
 
 
 def test_trajectories_and_animation(tmp_path):
-    path = np.stack([LAW.sample(50, seed=0, sigma=sigma)[0] for sigma in (1.0, 0.3, 0.0)])
-    ax = figures.trajectories([("exact", "truth", path)], outline=OUTLINE).axes[0]
-    assert np.array_equal(ax.lines[1].get_xydata(), path[:, 0])
-    assert np.array_equal(ax.lines[-1].get_xydata(), path[-1])
-    assert np.array_equal(ax.lines[-2].get_xydata(), path[0])
+    points = np.stack([LAW.sample(50, seed=0, sigma=sigma)[0] for sigma in (1.0, 0.3, 0.0)])
+    ax = figures.trajectories([("exact", "truth", points)], outline=OUTLINE).axes[0]
+    assert np.array_equal(ax.lines[1].get_xydata(), points[:, 0])
+    assert np.array_equal(ax.lines[-1].get_xydata(), points[-1])
+    assert np.array_equal(ax.lines[-2].get_xydata(), points[0])
 
-    images = figures.animation_frames([("exact", "truth", path)], np.array([1.0, 0.3, 0.0]), outline=OUTLINE)
-    # Dots drawn dark: as the noise goes, they gather in the middle of the panel.
+    images = figures.animation_frames(
+        [("exact", "truth", points)], np.array([1.0, 0.3, 0.0]), outline=OUTLINE
+    )
+    # The dots are dark. With less noise they are nearer to the middle of the panel.
     dark = [(image[40:-60].sum(2) < 300) for image in images]
     reach = [np.abs(np.argwhere(one)[:, 1] - one.shape[1] / 2).mean() for one in dark]
     assert reach[0] > reach[1] > reach[2]

@@ -20,10 +20,10 @@ def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     mktestdocs.check_md_file(README, memory=True)
     printed = capsys.readouterr().out
-    # What the first example prints: most points of class 3 lie in ring 3.
+    # What the first example prints: most points of class 3 lie inside their own class.
     assert 0.8 < float(printed.split()[0]) <= 1
     assert "total mass" in printed
-    assert "log-likelihood lost to the truth" in printed
+    assert "log-likelihood below the truth" in printed
     commands = re.findall(
         r"^(toydiffusion (?:fit|show|sample|log-prob) .*)$", README.read_text(), re.MULTILINE
     )

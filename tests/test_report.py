@@ -1,4 +1,4 @@
-"""The demo at tiny sizes: its numbers, its page, its conclusions, its files."""
+"""The demo at small sizes: its numbers, its page, its conclusions, its files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-    """Run the whole demo once."""
+    """Run the demo once."""
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
     demo(folder, seed=SEED, settings=TINY, show=False)
     return folder, json.loads((folder / "results.json").read_text())
@@ -81,7 +81,7 @@ def leaves(value):
 # The page -----------------------------------------------------------------------------------------------
 
 
-def test_page_embeds_every_figure_and_needs_nothing_else(story, html):
+def test_the_page_embeds_every_figure_and_needs_no_other_file(story, html):
     folder, _ = story
     files = {path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".gif")}
     embedded = [base64.b64decode(image["src"].partition(";base64,")[2]) for image in html.images]
@@ -95,7 +95,7 @@ def test_page_embeds_every_figure_and_needs_nothing_else(story, html):
     assert not re.search(r"https?://|@import|url\(", (folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_page_has_every_section_and_the_contents_lead_there(html):
+def test_the_page_has_every_section_and_links_to_it(html):
     ids = {value for _, name, value in html.attributes if name == "id"}
     links = [value for tag, name, value in html.attributes if (tag, name) == ("a", "href")]
     assert links == [f"#{anchor}" for anchor in SECTIONS]
@@ -116,7 +116,7 @@ def test_every_number_on_the_page_is_in_the_results(story, html):
     assert loose <= set(re.findall(r"\d+\.\d+", known))
 
 
-def test_findings_stand_on_the_page_as_computed(story, html):
+def test_the_page_has_the_findings_as_computed(story, html):
     results, text = story[1], " ".join("".join(html.words).split())
     schedules = results["schedules"]
     again = {
@@ -180,34 +180,34 @@ def test_densities_agree_with_the_saved_models(story):
     x = Square().sample(TINY.tested, seed=SEED + 7)[0]
     assert found["mean"]["ode"] == pytest.approx(square.log_prob(x).value.mean(), abs=1e-6)
     assert found["mean"]["elbo"] == pytest.approx(square.elbo(x, seed=SEED).value.mean(), abs=1e-6)
-    # The truth, smoothed by 0.01 standard deviations, differs from log 4 near the edges only.
+    # The truth, smoothed by 0.01 standard deviations, differs from log 4 near the boundary only.
     assert found["mean"]["exact"] == pytest.approx(-math.log(4), abs=0.05)
     assert found["certificate"]["masses"][0]["value"] == pytest.approx(1, abs=0.01)
     terms = found["certificate"]["budget"]
     parts = [terms[k]["value"] for k in ("lowest_sigma", "prior", "solver", "network", "finite_data")]
-    assert sum(parts) == pytest.approx(terms["whole"]["value"], abs=1e-9)
+    assert sum(parts) == pytest.approx(terms["total"]["value"], abs=1e-9)
 
-    rings = td.load(folder / "models" / "concentric-squares.safetensors")
+    concentric = td.load(folder / "models" / "concentric-squares.safetensors")
     pairs = quadruples(TINY.quadruples, seed=SEED)
-    values = np.stack([rings.log_prob(*pair).value for pair in pairs])
+    values = np.stack([concentric.log_prob(*pair).value for pair in pairs])
     for kind, row in zip(KINDS, values, strict=True):
         assert found["points"]["kinds"][kind]["ode"] == pytest.approx(np.median(row), abs=1e-6)
     ordered = sum(bool((np.diff(column) < 0).all()) for column in values.T)
     assert found["points"]["ordered"] == ordered
-    s = rings.standardizer
+    s = concentric.standardizer
     z, y = (
         ConcentricSquares()
         .standardized(s.mean, s.scale)
-        .sample(TINY.tested, seed=SEED + 8, sigma=rings.sigma_min)
+        .sample(TINY.tested, seed=SEED + 8, sigma=concentric.sigma_min)
     )
     x = s.mean.numpy() + s.scale.numpy() * z
     learned = found["classes"]["learned"]
-    assert learned["accuracy"] == pytest.approx(np.mean(rings.predict(x) == y))
-    assert learned["log_loss"] == pytest.approx(calibration(rings.predict_proba(x), y).log_loss)
+    assert learned["accuracy"] == pytest.approx(np.mean(concentric.predict(x) == y))
+    assert learned["log_loss"] == pytest.approx(calibration(concentric.predict_proba(x), y).log_loss)
     assert found["classes"]["exact"]["accuracy"] > 0.9
 
 
-def test_quadruples_are_what_they_are_called():
+def test_quadruples_have_the_labels_and_distances_they_should():
     (x, right), (same, wrong), (out, outermost), (far, _) = quadruples(500, seed=1)
     law = ConcentricSquares()
     assert len(x) == 500
@@ -237,19 +237,19 @@ def test_classes_agree_with_the_saved_model(story):
     assert share @ numbers["accuracy"] == pytest.approx(numbers["overall_accuracy"], abs=0.005)
 
 
-def test_border_sides_are_the_border_mass_taken_apart():
+def test_border_sides_add_up_to_the_border_mass():
     x, label = ConcentricSquares().sample(20_000, seed=1)
     pulled = x * np.where(label == 2, 0.99, 1.0)[:, None]
-    sides = np.array(border_sides(pulled, label, rings=5))
+    sides = np.array(border_sides(pulled, label, squares=5))
     borders = np.arange(1, 5) / 5
     mass = np.array([borders**2 - (borders - 0.02) ** 2, (borders + 0.02) ** 2 - borders**2])
     assert (sides * mass).sum() / mass.sum() == pytest.approx(border_mass(pulled, label))
-    # Class 2, shrunk by one percent, left its outer border at 0.6 and lost points over its inner one at 0.4.
+    # Class 2 shrinks by 1 %: it leaves its outer border at 0.6, and loses points across its inner one at 0.4.
     assert sides[0, 2] == pytest.approx(0.7, abs=0.15)
     assert sides[[0, 1, 1], [0, 0, 2]] == pytest.approx([1, 1, 1], abs=0.2)
 
 
-def test_forward_process_has_the_spread_that_it_must(story):
+def test_the_forward_process_has_the_right_standard_deviations(story):
     for name, one in story[1]["forward"]["schedules"].items():
         assert one["sigma"][-1] == 1
         assert one["true_spread"][-1] == pytest.approx(math.sqrt(4 / 3))
@@ -271,14 +271,14 @@ UNCLEAR = {"exp": [1.0, 2.0, 3.0], "linear": [2.0, 1.5, 3.0], "sqrt": [1.0, 3.5,
 @pytest.mark.parametrize(
     ("tables", "says"),
     [
-        ((CLEAR, CLEAR), ["is confirmed, clearly by every measure"]),
+        ((CLEAR, CLEAR), ["is confirmed: it is clearly best by every measure"]),
         ((BEATEN, BEATEN), ["not confirmed", "clearly beaten by linear (by measure 0)"]),
         ((CLEAR, BEATEN), ["depends on the measure", "best by measure 0", "linear (by measure 1)"]),
-        ((CLEAR, UNCLEAR), ["holds clearly by measure 0", "by measure 1 it is not clearly ahead"]),
+        ((CLEAR, UNCLEAR), ["clearly holds by measure 0", "By measure 1 it is not clearly best"]),
         ((UNCLEAR,), ["not shown by these seeds"]),
     ],
 )
-def test_claim_says_what_the_numbers_say(tables, says):
+def test_the_claim_agrees_with_the_numbers(tables, says):
     sentence = findings.claim(verdicts(*tables), "exp")
     assert all(words in sentence for words in says), sentence
 
@@ -296,16 +296,16 @@ def test_verdict_pairs_the_seeds():
     assert "clearly so" in findings.ranking(findings.verdict(CLEAR), "TV")
 
 
-def test_other_conclusions_follow_their_numbers():
+def test_other_conclusions_agree_with_the_numbers():
     assert findings.settled([1, 3, 10, 100], [0.9, 0.5, 0.21, 0.2]) == 10
     assert findings.settled([1, 3, 10], [0.2, 0.5, 0.2]) == 10
-    assert "is the solver's" in findings.solver_or_network("it", 3, learned=0.52, exact=0.5, floor=0.2)
-    assert "is the network's" in findings.solver_or_network("it", 3, learned=0.5, exact=0.21, floor=0.2)
-    assert "share" in findings.solver_or_network("it", 3, learned=0.5, exact=0.35, floor=0.2)
+    assert "due to the solver" in findings.solver_or_network("it", 3, learned=0.52, exact=0.5, floor=0.2)
+    assert "due to the network" in findings.solver_or_network("it", 3, learned=0.5, exact=0.21, floor=0.2)
+    assert "both cause" in findings.solver_or_network("it", 3, learned=0.5, exact=0.35, floor=0.2)
     assert "chance" in findings.solver_or_network("it", 3, learned=0.21, exact=0.205, floor=0.2)
-    assert "are real, 30% of" in findings.spaces(0.7, 0.02)
-    assert "told from chance" in findings.spaces(0.97, 0.02)
-    assert "no security spaces, the borders are crowded" in findings.spaces(1.2, 0.02)
+    assert "are real: 30% of" in findings.spaces(0.7, 0.02)
+    assert "distinguished from chance" in findings.spaces(0.97, 0.02)
+    assert "no security spaces: the borders have too many points" in findings.spaces(1.2, 0.02)
 
 
 # Files and bad input ---------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_save_png_keeps_the_old_file_on_failure(tmp_path, monkeypatch):
     assert target.read_text() == "old"
 
 
-def test_folder_that_cannot_be(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(td.InputError, match="a part of this path is a file"):

@@ -1,4 +1,4 @@
-"""Every schedule is monotone, has its inverse and its derivatives, and draws what it says."""
+"""Every schedule is monotone, has its inverse and derivatives, and samples the noise levels it should."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_levels_descend_strictly_from_end_to_end(s: Schedule, n: int) -> None:
 
 
 @each
-def test_draws_have_one_in_each_stratum_and_forget_the_order(s: Schedule) -> None:
-    u = s.u(s.draw(1000, torch.Generator().manual_seed(3)))
+def test_sampled_levels_have_one_in_each_stratum_in_random_order(s: Schedule) -> None:
+    u = s.u(s.sample_sigma(1000, torch.Generator().manual_seed(3)))
     assert sorted((u * 1000).floor().clamp(0, 999).int().tolist()) == list(range(1000))
     # Strata left in order would correlate perfectly with the row.
     assert abs(np.corrcoef(np.arange(1000), u)[0, 1]) < 0.12
 
 
-def test_the_formulas_at_points_worked_out_by_hand() -> None:
+def test_the_formulas_against_values_computed_by_hand() -> None:
     at = torch.tensor([0.5], dtype=torch.float64)
     expected = {
         "exp": math.exp(-2.5),
@@ -82,18 +82,18 @@ def test_the_formulas_at_points_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["vp", "cosine"])
-def test_variance_preserving_paths_preserve_variance(name: str) -> None:
+def test_variance_preserving_schedules_preserve_variance(name: str) -> None:
     s = schedule(name)
     t = times(s)
     torch.testing.assert_close(s.alpha(t).square() * (1 + s.sigma(t).square()), torch.ones(201).double())
 
 
-def test_log_normal_draws_follow_the_log_normal_law() -> None:
+def test_log_normal_samples_follow_the_log_normal_law() -> None:
     from scipy import stats
 
     s = LogNormal(sigma_min=0.02, sigma_max=20.0, mean=-0.3, std=0.7)
-    drawn = s.draw(20_000, torch.Generator().manual_seed(0)).log().numpy()
-    assert stats.kstest(drawn, stats.norm(-0.3, 0.7).cdf).pvalue > 0.01
+    log_sigma = s.sample_sigma(20_000, torch.Generator().manual_seed(0)).log().numpy()
+    assert stats.kstest(log_sigma, stats.norm(-0.3, 0.7).cdf).pvalue > 0.01
 
 
 def test_vp_and_flow_equal_the_textbook_equations_after_division_by_alpha() -> None:

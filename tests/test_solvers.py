@@ -1,4 +1,4 @@
-"""Levels 1 and 3: solver tables meet their order conditions; on exact denoisers errors fall at that order."""
+"""Solver tables meet their order conditions, and with exact denoisers the errors fall at that order."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_error_on_an_exact_denoiser_falls_at_the_declared_order(name: str, clock
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_a_gaussian_is_carried_to_its_closed_form(name: str) -> None:
-    """z(sigma) - m = (C + sigma^2)^(1/2) (C + sigma_0^2)^(-1/2) (z_0 - m): C's eigenvectors do not turn."""
+    """z(sigma) - m = (C + sigma^2)^(1/2) (C + sigma_0^2)^(-1/2) (z_0 - m); C has fixed eigenvectors."""
     levels = schedule("exp", {"sigma_min": 0.01, "sigma_max": 5.0}).levels(600)
     z = torch.tensor([[3.0, -4.0], [0.1, 6.0]], dtype=torch.float64)
     values, vectors = torch.linalg.eigh(GAUSSIAN.covariance)
@@ -184,13 +184,13 @@ def test_stochastic_methods_end_in_the_right_law(name: str, clock: str | None) -
         assert float(end[:, i].std()) == pytest.approx(spread, rel=0.035)
         assert float(end[:, i].mean()) == pytest.approx(float(GAUSSIAN.mean[i]), abs=0.05)
     assert float(np.corrcoef(end.T)[0, 1]) == pytest.approx(0.4 / math.sqrt(0.5), abs=0.025)
-    # Each point has its own noise: equal starts end apart.
+    # Each point has its own noise, so equal starts end at different points.
     same = last(reverse(GAUSSIAN.denoise, z[:1].repeat(3, 1), levels[-50:], solver(name), seed=3))
     assert len(torch.unique(same[:, 0])) == 3
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
-def test_churn_keeps_the_law_and_changes_the_path(name: str) -> None:
+def test_churn_keeps_the_law_and_changes_the_trajectory(name: str) -> None:
     levels = schedule("karras", {"sigma_min": 0.02, "sigma_max": 5.0}).levels(200 if name == "euler" else 60)
     z = GAUSSIAN.rows(0, 8_000, seed=0, sigma=5.0)[0]
     plain = last(reverse(GAUSSIAN.denoise, z, levels, solver(name)))
@@ -202,7 +202,7 @@ def test_churn_keeps_the_law_and_changes_the_path(name: str) -> None:
         assert float(churned[:, i].std()) == pytest.approx(law.std(), rel=0.035)
 
 
-# Whole samples -----------------------------------------------------------------------------------------
+# Samples -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spacing", sorted(SCHEDULES))
@@ -210,7 +210,7 @@ def test_churn_keeps_the_law_and_changes_the_path(name: str) -> None:
 def test_every_solver_on_every_schedule_samples_the_exact_square(name: str, spacing: str) -> None:
     truth = Square().standardized(0.0, 3**-0.5)
     steps = 100 if isinstance(solver(name), ReverseSDE) or solver(name).order == 1 else 40
-    # Even steps in sigma or sigma^2 leap over the low levels, where edges form, unless they start low.
+    # Even steps in sigma or sigma^2 skip the low levels, where the boundary forms, unless they start low.
     top = {"linear": 0.25, "sqrt": 0.08}.get(spacing, 5.0)
     levels = SampleConfig(steps=steps, solver=name, schedule=spacing).levels(0.01, top)
     z, _ = sample(truth.denoise, truth, levels, solver(name), rows=range(2048), seed=1)
@@ -249,7 +249,7 @@ def test_few_steps_start_lower_and_many_at_the_top() -> None:
 
 
 def test_the_last_step_denoises_to_a_clean_point() -> None:
-    """On a finite set nothing but the points themselves can come out."""
+    """The samples of a finite set can only be its points."""
     points = torch.tensor([[-2.0, 0.0], [0.0, 2.0], [2.0, -1.0]], dtype=torch.float64)
     cloud = Empirical(points)
     levels = SampleConfig(steps=40).levels(0.1, 8.0)
@@ -262,60 +262,60 @@ def test_the_last_step_denoises_to_a_clean_point() -> None:
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_rows_do_not_depend_on_their_batch(name: str) -> None:
     levels = SampleConfig(steps=8, solver=name).levels(0.01, 5.0)
-    rings = ConcentricSquares()
+    squares = ConcentricSquares()
 
     def rows(first: int, stop: int) -> torch.Tensor:
-        return sample(rings.denoise, rings, levels, solver(name), rows=range(first, stop), seed=4)[0]
+        return sample(squares.denoise, squares, levels, solver(name), rows=range(first, stop), seed=4)[0]
 
-    whole = rows(0, 2500)
+    together = rows(0, 2500)
     pieces = torch.cat([rows(0, 1), rows(1, 1100), rows(1100, 2500)])
-    torch.testing.assert_close(whole, pieces, rtol=0, atol=1e-10)
+    torch.testing.assert_close(together, pieces, rtol=0, atol=1e-10)
     assert not torch.equal(
-        whole[:10], sample(rings.denoise, rings, levels, solver(name), rows=range(10), seed=5)[0]
+        together[:10], sample(squares.denoise, squares, levels, solver(name), rows=range(10), seed=5)[0]
     )
 
 
-def test_labels_are_obeyed_and_drawn_by_frequency() -> None:
-    rings = ConcentricSquares()
+def test_labels_are_followed_and_sampled_by_frequency() -> None:
+    squares = ConcentricSquares()
     levels = SampleConfig(steps=60).levels(0.005, 5.0)
     asked = torch.arange(5).repeat(100)
     z, label = sample(
-        rings.denoise, rings, levels, solver("multistep2"), rows=range(500), seed=0, label=asked
+        squares.denoise, squares, levels, solver("multistep2"), rows=range(500), seed=0, label=asked
     )
     assert torch.equal(label, asked)
-    assert float(rings.contains(z, asked).double().mean()) > 0.97
-    # Obeyed on the whole way: a label heeded only at the end would pile the points up on their ring's rim.
+    assert float(squares.contains(z, asked).double().mean()) > 0.97
+    # A label that is used only in the last steps would concentrate the points at the borders of their class.
     depth = 5 * z.abs().amax(1) - asked
     assert float(((depth < 0.1) | (depth > 0.9)).double().mean()) < 0.35
-    _, drawn = sample(rings.denoise, rings, levels[:2], solver("euler"), rows=range(5000), seed=0)
-    assert stats.chisquare(np.bincount(drawn), rings.frequencies.numpy() * 5000).pvalue > 1e-3
+    _, label = sample(squares.denoise, squares, levels[:2], solver("euler"), rows=range(5000), seed=0)
+    assert stats.chisquare(np.bincount(label), squares.frequencies.numpy() * 5000).pvalue > 1e-3
 
 
-def test_given_points_are_noised_to_the_level_and_come_back() -> None:
-    rings = ConcentricSquares()
-    given = rings.rows(0, 500, seed=9)[0]
+def test_given_points_are_noised_to_the_level_and_denoised() -> None:
+    squares = ConcentricSquares()
+    given = squares.rows(0, 500, seed=9)[0]
     moved = {}
     for top in (0.02, 0.5):
         levels = SampleConfig(steps=20, sigma_start=top).levels(0.005, 5.0)
         start = given + top * RowNoise(0, "test").normal(0, 500, dim=2)
-        z = last(trajectory(rings.denoise, start, levels, solver("heun")))
+        z = last(trajectory(squares.denoise, start, levels, solver("heun")))
         moved[top] = float((z - given).square().sum(1).mean().sqrt())
-        assert float(rings.contains(z).double().mean()) > 0.97
-    # Noise of sd top in 2 dimensions moves a point by at most about top sqrt(2) * sqrt(2) there and back.
+        assert float(squares.contains(z).double().mean()) > 0.97
+    # Noising moves a point by about top sqrt(2), and denoising by at most about as much.
     assert 0 < moved[0.02] < 0.05
     assert 0.2 < moved[0.5] < 1.0
 
 
-def test_guidance_is_linear_between_whole_and_class() -> None:
+def test_guidance_is_linear_between_mixture_and_class() -> None:
     z, label = MIXTURE.rows(0, 50, seed=0, sigma=1.0)
     sigma = torch.ones(50, dtype=torch.float64)
-    whole, own = MIXTURE.denoise(z, sigma), MIXTURE.denoise(z, sigma, label)
+    mixture, own = MIXTURE.denoise(z, sigma), MIXTURE.denoise(z, sigma, label)
     torch.testing.assert_close(Guided(MIXTURE.denoise, MIXTURE.denoise, 1.0)(z, sigma, label), own)
-    torch.testing.assert_close(Guided(MIXTURE.denoise, MIXTURE.denoise, 0.0)(z, sigma, label), whole)
+    torch.testing.assert_close(Guided(MIXTURE.denoise, MIXTURE.denoise, 0.0)(z, sigma, label), mixture)
     torch.testing.assert_close(
-        Guided(MIXTURE.denoise, MIXTURE.denoise, 3.0)(z, sigma, label), 3 * own - 2 * whole
+        Guided(MIXTURE.denoise, MIXTURE.denoise, 3.0)(z, sigma, label), 3 * own - 2 * mixture
     )
-    assert float((whole - own).abs().max()) > 0.1
+    assert float((mixture - own).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Levels 1 and 5: preconditioning, the loss, and training against what is known to be possible."""
+"""Preconditioning, the loss, and training compared with the least possible loss."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_default_model_of_1000_points_of_the_square_is_close_to_the_truth() 
     assert total_variation(x, square) < 0.15
 
 
-def test_labels_are_learned_and_so_is_the_whole() -> None:
+def test_labels_are_learned_and_so_is_the_mixture() -> None:
     pair = GaussianMixture([[-2.0, 0.0], [2.0, 0.0]], [[[0.3, 0.0], [0.0, 0.3]]] * 2, weights=[1.0, 3.0])
     z, label = pair.rows(0, 4000, seed=0)
     config = TrainConfig(steps=400)
@@ -355,8 +355,8 @@ def test_shares_by_hand() -> None:
     # one point of five is near a border and on its own side; the true share is the strips' area over 4
     true_share = 8 * 0.04 * (0.2 + 0.4 + 0.6 + 0.8) / 4
     assert border_mass(x, label) == pytest.approx(1 / 5 / true_share)
-    fresh, rings = ConcentricSquares().sample(200_000, seed=0)
-    assert border_mass(fresh, rings) == pytest.approx(1.0, abs=0.03)
+    fresh, own = ConcentricSquares().sample(200_000, seed=0)
+    assert border_mass(fresh, own) == pytest.approx(1.0, abs=0.03)
 
 
 @pytest.mark.parametrize(

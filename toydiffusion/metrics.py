@@ -1,4 +1,4 @@
-"""How far a model is from the truth, in numbers, with the exact distribution as judge."""
+"""Measures of how far a model is from the truth, which is an exact distribution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toydiffusion.types import Denoiser
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number found by sampling, and its standard error."""
+    """A number found by sampling, `value`, and its standard error, `std_error`."""
 
     value: float
     std_error: float
@@ -38,30 +38,39 @@ def denoiser_divergence(
     conditional: bool = False,
     seed: int = 0,
 ) -> Estimate:
-    """Return the KL divergence that a denoiser's error costs between two noise levels, in nats.
+    """Return the KL divergence from the truth that the error of a denoiser causes, in nats.
 
-    `KL = 1/2 int E|D - D_theta|^2 d(1/sigma^2) = int E|D - D_theta|^2 / sigma^2 d log sigma` with D exact
-    (Song et al. 2021, arXiv:2101.09258, theorem 1): a bound on the divergence of the SDE model at
-    sigma_min, for a start without mismatch at sigma_max. Everything is in the coordinates of `denoiser`,
-    so `truth` is the standardised law (`distribution.standardized(mean, scale)`).
+    With D the exact denoiser,
 
-    By Monte Carlo over `n` points of the truth, one log sigma from each of as many strata. `conditional`
-    gives both denoisers the points' labels.
+        KL = 1/2 int E|D - D_theta|^2 d(1/sigma^2) = int E|D - D_theta|^2 / sigma^2 d log sigma.
+
+    It bounds the divergence of the SDE model at sigma_min, for an exact prior at sigma_max.
+
+    - `denoiser`: the learned denoiser D_theta.
+    - `truth`: the exact law in the coordinates of the denoiser: `distribution.standardized(mean, scale)`.
+    - `sigma_min`, `sigma_max`: the range of noise levels.
+    - `n`: the number of Monte Carlo points, default 40,000. Their log sigma is stratified.
+    - `conditional`: whether both denoisers get the labels of the points.
+    - `seed`: an integer >= 0.
+
+    Raises `InputError` unless 0 < sigma_min < sigma_max.
+
+    Source: Song et al. 2021 (arXiv:2101.09258, theorem 1).
     """
     if not 0 < sigma_min < sigma_max:
         raise InputError(f"needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
     span = math.log(sigma_max / sigma_min)
-    within = torch.rand(n, generator=RowNoise(seed, "divergence").generator(), dtype=torch.float64)
-    sigma = sigma_min * torch.exp(span * (torch.arange(n) + within) / n)
+    offset = torch.rand(n, generator=RowNoise(seed, "divergence").generator(), dtype=torch.float64)
+    sigma = sigma_min * torch.exp(span * (torch.arange(n) + offset) / n)
     z, label = truth.rows(0, n, seed=seed, sigma=sigma)
     total = []
     for first in range(0, n, _ROWS):
         rows = slice(first, first + _ROWS)
-        chosen = label[rows] if conditional else None
-        gap = denoiser(z[rows], sigma[rows], chosen) - truth.denoise(z[rows], sigma[rows], chosen)
+        index = label[rows] if conditional else None
+        gap = denoiser(z[rows], sigma[rows], index) - truth.denoise(z[rows], sigma[rows], index)
         total.append(gap.square().sum(1) / sigma[rows] ** 2)
     cost = span * torch.cat(total)
-    # Neighbouring strata are nearly one: half the mean squared difference is the variance within.
+    # Neighbouring strata are nearly alike, so half their mean squared difference is the variance inside one.
     variance = (cost[1:] - cost[:-1]).square().mean() / 2
     return Estimate(float(cost.mean()), math.sqrt(float(variance) / n))
 
@@ -70,15 +79,20 @@ _ROWS = 10_000
 
 
 def total_variation(x: ArrayLike, truth: Bounded, *, bins: int = 20, half_width: float = 1.0) -> float:
-    """Return the total variation distance between binned samples and the truth, in [0, 1].
+    """Return the total variation distance between binned points and the truth, from 0 to 1.
 
-    `1/2 (sum over bins |share of x - mass| + |share outside - mass outside|)` on `bins x bins` equal cells
-    of `[-half_width, half_width]^2`. Sampling alone gives about `sqrt(bins^2 / (2 pi n))` for n points. The
-    truth's density must be constant within quarter cells, as it is for the squares and the checkerboard.
+    `1/2 (sum over bins |share of x - mass| + |share outside - mass outside|)`. Even n points of the truth
+    give about `sqrt(bins^2 / (2 pi n))`.
+
+    - `x` `(n, 2)`: the points.
+    - `truth`: the exact law. Its density must be constant on cells of a quarter of the bin width, as it is
+      for the squares and the checkerboard.
+    - `bins`: the number of bins along each axis, default 20.
+    - `half_width`: the bins cover `[-half_width, half_width]^2`, default 1.
     """
     points = np.asarray(x, dtype=np.float64)
-    edges = np.linspace(-half_width, half_width, bins + 1)
-    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=[edges, edges])
+    bin_edges = np.linspace(-half_width, half_width, bins + 1)
+    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=[bin_edges, bin_edges])
     share = counts / len(points)
     fine = bins * 4
     middle = (np.arange(fine) + 0.5) / fine * 2 * half_width - half_width
@@ -90,39 +104,52 @@ def total_variation(x: ArrayLike, truth: Bounded, *, bins: int = 20, half_width:
 
 
 def share_inside(x: ArrayLike, truth: Bounded, label: NDArray[np.int64] | None = None) -> float:
-    """Return the share of points inside the support, of their own class where labels are given.
+    """Return the share of points inside the support.
 
-    With labels drawn by class frequency this is the class accuracy weighted by frequency.
+    - `x` `(n, d)`: the points.
+    - `truth`: the exact law.
+    - `label` `(n,)`: class indices. If given, a point must lie in the support of its own class. The result is
+      then the accuracy of the classes, weighted by how often they occur in `label`.
     """
     return float(np.mean(truth.contains(np.asarray(x, dtype=np.float64), label)))
 
 
-def border_mass(x: ArrayLike, label: NDArray[np.int64], *, rings: int = 5, within: float = 0.02) -> float:
-    """Return the share of points near a border with another class, on their own side, over the true share.
+def border_mass(x: ArrayLike, label: NDArray[np.int64], *, squares: int = 5, near: float = 0.02) -> float:
+    """Return the share of points near a border between concentric squares, divided by the true share.
 
-    Of points of class c, on c's own side, within `within` of `max|x_i| = c / rings` (c > 0) or
-    `(c + 1) / rings` (c < rings - 1). Below 1 a model leaves empty "security spaces" between the classes.
+    A point counts if it lies in its own class and nearer than `near` to a border with another class. The
+    borders of class c are at `max|x_i| = c / squares` (c > 0) and `(c + 1) / squares` (c < squares - 1). A
+    result below 1 means that the model leaves empty "security spaces" between the classes.
+
+    - `x` `(n, d)`: the points.
+    - `label` `(n,)`: their class indices.
+    - `squares`: the number of concentric squares, default 5.
+    - `near`: how far from a border still counts, default 0.02.
     """
     points = np.asarray(x, dtype=np.float64)
     radius = np.abs(points).max(axis=1)
-    inner, outer = label / rings, (label + 1) / rings
-    own = ConcentricSquares(rings, points.shape[1]).contains(points, label)
-    near = ((radius - inner < within) & (label > 0)) | ((outer - radius < within) & (label < rings - 1))
-    borders = np.arange(1, rings) / rings
-    true_share = ((borders + within) ** points.shape[1] - (borders - within) ** points.shape[1]).sum()
-    return float(np.mean(own & near) / true_share)
+    inner, outer = label / squares, (label + 1) / squares
+    own = ConcentricSquares(squares, points.shape[1]).contains(points, label)
+    at_border = ((radius - inner < near) & (label > 0)) | ((outer - radius < near) & (label < squares - 1))
+    borders = np.arange(1, squares) / squares
+    true_share = ((borders + near) ** points.shape[1] - (borders - near) ** points.shape[1]).sum()
+    return float(np.mean(own & at_border) / true_share)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How good probabilities of K classes are, and how far they mean what they say.
+    """How accurate and how well calibrated the probabilities of K classes are.
 
-    - `log_loss`: mean `-log p(true class)`, in nats (probabilities clipped at 2e-16).
-    - `brier`: mean `sum_k (p_k - [k is the true class])^2`, from 0 to 2.
+    - `log_loss`: the mean of `-log p(true class)`, in nats. Probabilities are clipped at 2e-16.
+    - `brier`: the mean of `sum_k (p_k - [k is the true class])^2`, from 0 to 2.
     - `expected_calibration_error`: `sum_b count_b / n |accuracy_b - confidence_b|` (Guo et al. 2017,
-      arXiv:1706.04599, equation 3). Above 0 by chance alone even for the exact probabilities.
-    - `confidence`, `accuracy`, `count`, `(b,)` each: mean probability of the most probable class, share of
-      points that are of it, and number of points, in each bin that holds any: a reliability diagram.
+      arXiv:1706.04599, equation 3). By chance it is above 0 even for the exact probabilities.
+
+    The rest is a reliability diagram, with an entry for each of the b bins that hold points:
+
+    - `confidence` `(b,)`: the mean probability of the most probable class.
+    - `accuracy` `(b,)`: the share of points that belong to that class.
+    - `count` `(b,)`: the number of points.
     """
 
     log_loss: float
@@ -134,9 +161,14 @@ class Calibration:
 
 
 def calibration(probabilities: ArrayLike, label: ArrayLike, *, bins: int = 15) -> Calibration:
-    """Return what `Calibration` says of probabilities `(n, K)` and true classes `(n,)`, 0..K-1.
+    """Return the `Calibration` of class probabilities.
 
-    Bins are those of the highest probability: `bins` equal widths of [0, 1], lower ends excluded.
+    - `probabilities` `(n, K)`: >= 0, with rows that sum to 1.
+    - `label` `(n,)`: the true class indices, 0..K-1.
+    - `bins`: the number of bins of the highest probability, default 15. They have equal width, and exclude
+      their lower ends.
+
+    Raises `InputError` for other shapes and values.
 
     >>> found = calibration([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1]], [0, 1, 1], bins=2)
     >>> found.count.tolist(), found.accuracy.round(3).tolist(), found.confidence.round(3).tolist()
@@ -148,19 +180,19 @@ def calibration(probabilities: ArrayLike, label: ArrayLike, *, bins: int = 15) -
     if p.ndim != 2 or not p.size or not (p >= 0).all() or not np.allclose(p.sum(1), 1, atol=1e-6):
         raise InputError(f"probabilities must be (n, K), >= 0, with rows that sum to 1, got shape {p.shape}")
     p = np.minimum(p / p.sum(1, keepdims=True), 1.0)
-    kinds = np.arange(p.shape[1])
-    if true.shape != (len(p),) or not np.isin(true, kinds).all():
-        raise InputError(f"label must be {len(p)} classes 0..{len(kinds) - 1}, got shape {true.shape}")
-    confidence, right = p.max(1), p.argmax(1) == true
+    classes = np.arange(p.shape[1])
+    if true.shape != (len(p),) or not np.isin(true, classes).all():
+        raise InputError(f"label must be {len(p)} classes 0..{len(classes) - 1}, got shape {true.shape}")
+    confidence, correct = p.max(1), p.argmax(1) == true
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(which, minlength=bins)
-    held = count > 0
-    count = count[held]
-    confidence = np.bincount(which, confidence, bins)[held] / count
-    accuracy = np.bincount(which, right, bins)[held] / count
+    filled = count > 0
+    count = count[filled]
+    confidence = np.bincount(which, confidence, bins)[filled] / count
+    accuracy = np.bincount(which, correct, bins)[filled] / count
     return Calibration(
-        float(log_loss(true, p, labels=kinds)),
-        float(np.square(p - (true[:, None] == kinds)).sum(1).mean()),
+        float(log_loss(true, p, labels=classes)),
+        float(np.square(p - (true[:, None] == classes)).sum(1).mean()),
         float(count @ np.abs(accuracy - confidence) / len(p)),
         confidence,
         accuracy,

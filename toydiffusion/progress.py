@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal or in a notebook, and nothing anywhere else."""
+"""Progress bars on a terminal or in a notebook. Elsewhere nothing is printed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[int, str], None]]:
-    """Yield a function `(done, note)` that moves a progress bar of `total` units.
+    """Yield a function `(done, note)` that moves a progress bar.
 
-    `show` None draws it where someone watches: standard error is a terminal, or in a notebook.
+    - `what`: the text before the bar.
+    - `total`: the number of units of work.
+    - `show`: whether to show the bar. None (default): if standard error is a terminal, or in a notebook.
 
     >>> with bar("counting", 3, show=False) as move:
     ...     move(3, "done")

@@ -1,8 +1,8 @@
-"""Random numbers that depend on the row they are for, and on nothing else.
+"""Random numbers for each row that depend only on the seed, the purpose, the step and the row.
 
-Noise is drawn in fixed blocks of rows, each block from its own generator seeded by (seed, purpose, step,
-block). So it is bitwise the same whatever the batch size, thread or worker count, and n rows are a prefix
-of n + 1 rows.
+Random numbers are generated in fixed blocks of rows. Each block has its own generator, seeded by (seed,
+purpose, step, block). So the numbers are bitwise the same for every batch size and thread count, and the
+first n rows are the same however many follow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from torch import Tensor
 from toydiffusion.errors import seed_number, store
 
 BLOCK = 1024
-"""Rows drawn together. A constant of the file format of randomness: changing it changes every sample."""
+"""Rows generated together. Changing it changes every sample of every seed."""
 
 
 @dataclass(frozen=True)
 class RowNoise:
-    """An endless table of random rows for one seed and one purpose.
+    """An infinite table of random rows for one seed and one purpose.
 
-    `seed` is any integer >= 0; `purpose` keeps streams of one seed apart ("start", "noise", ...).
+    - `seed`: any integer >= 0.
+    - `purpose`: a text that separates the streams of one seed ("start", "noise", ...).
 
     >>> s = RowNoise(0, "noise")
     >>> bool((s.normal(0, 5, dim=2)[3:] == s.normal(3, 5, dim=2)).all())
@@ -45,12 +46,14 @@ class RowNoise:
         state = np.random.SeedSequence(key).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
-    def rows(self, start: int, stop: int, draw: Callable[[torch.Generator], Tensor], step: int = 0) -> Tensor:
-        """Return rows `start..stop` of the table whose block b is `draw(generator of b)`, of `BLOCK` rows."""
+    def rows(
+        self, start: int, stop: int, sample: Callable[[torch.Generator], Tensor], step: int = 0
+    ) -> Tensor:
+        """Return rows `start..stop` of the table whose block b is `sample(generator of b)`, `BLOCK` rows."""
         parts = []
         for block in range(start // BLOCK, (max(stop, start + 1) - 1) // BLOCK + 1):
             first = block * BLOCK
-            rows = draw(self.generator(step, block))
+            rows = sample(self.generator(step, block))
             parts.append(rows[max(start - first, 0) : stop - first])
         return torch.cat(parts)
 

@@ -1,4 +1,4 @@
-"""Is a learned density one to trust? Its mass, leak and errors, and where its loss comes from."""
+"""The certificate of a learned density: its mass, its leak, its errors and its error budget."""
 
 from toydiffusion.certificate.budget import Budget, budget
 from toydiffusion.certificate.check import Certificate, check

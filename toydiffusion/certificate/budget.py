@@ -1,4 +1,4 @@
-"""Where a model's loss of log-likelihood comes from, when the truth is known."""
+"""The error budget: which errors cause a model's loss of log-likelihood, if the truth is known."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from toydiffusion.types import Denoiser, FloatArray, Labels
 
 @dataclass(frozen=True)
 class Budget:
-    """`E log p_true - E log p_model` over fresh points of the truth, in nats, telescoped into terms.
+    """`E log p_true - E log p_model` over fresh points of the truth, in nats, as a sum of terms.
 
-    Each term is the mean, over the same points, of the log-density before one change less that after it; so
-    they sum to `whole`:
+    The chain starts from the true law and ends at the model. Each step changes one thing. Its term is the
+    mean of the log-density before the step minus the mean after it, over the same points:
 
-    1. `lowest_sigma`: the true law, then the true law smoothed at sigma_min; NaN where the true law has no
-       density of its own (and `whole` then counts from sigma_min);
-    2. `prior`: then by the flow of the exact denoiser, its steps a thousand times more exact than needed,
-       from the model's prior;
-    3. `solver`: then with the model's tolerance;
-    4. `network`: then with the model's own network trained on endless fresh points; NaN if that was not asked
-       for;
-    5. `finite_data`: then the model itself: what is left (with `network` NaN, of the two together).
+    1. `lowest_sigma`: the true law is smoothed at sigma_min. NaN if the true law has no density. The total
+       then starts from sigma_min.
+    2. `prior`: the density is that of the flow of the exact denoiser with the model's prior, computed with a
+       thousandth of the tolerance.
+    3. `solver`: the tolerance is that of the model.
+    4. `network`: the denoiser is the model's network, trained on unlimited fresh points. NaN without such a
+       network.
+    5. `finite_data`: the denoiser is that of the model. With `network` NaN, this term includes both.
+
+    `total` is the sum of the terms.
     """
 
     lowest_sigma: Estimate
@@ -35,10 +37,10 @@ class Budget:
     solver: Estimate
     network: Estimate
     finite_data: Estimate
-    whole: Estimate
+    total: Estimate
 
     def terms(self) -> dict[str, Estimate]:
-        """Return the terms by name, in their order, those that are NaN left out."""
+        """Return the terms by name, in order, without those that are NaN."""
         names = ("lowest_sigma", "prior", "solver", "network", "finite_data")
         terms = {name: getattr(self, name) for name in names}
         return {name: term for name, term in terms.items() if not math.isnan(term.value)}
@@ -53,29 +55,32 @@ def budget(
     n: int,
     seed: int,
 ) -> Budget:
-    """Return the budget of a density over n points of the truth, all in z.
+    """Return the error budget of a density, in z.
 
-    - `truth`: the exact law in the same coordinates.
-    - `label`: the index of a class, or None for the mixture of the classes.
-    - `endless`: the same network trained on endless fresh points, or None.
+    - `model`: the density.
+    - `truth`: the exact law, in z.
+    - `label`: a class index. None: the mixture of the classes.
+    - `endless`: the same network, trained on unlimited fresh points. None: leave out the term `network`.
+    - `n`: the number of points of the truth.
+    - `seed`: an integer >= 0.
     """
     z, _ = truth.rows(0, n, seed=seed, label=label)
-    asked: Labels | None = None if label is None else torch.full((n,), label)
+    index: Labels | None = None if label is None else torch.full((n,), label)
     level, tolerance = model.lowest(n), model.config.tolerance
 
-    def under(denoiser: Denoiser, tolerance: float) -> FloatArray:
-        solved = replace(model, denoiser=denoiser, config=replace(model.config, tolerance=tolerance))
-        return log_prob(solved, z, level, asked).value
+    def log_density(denoiser: Denoiser, tolerance: float) -> FloatArray:
+        changed = replace(model, denoiser=denoiser, config=replace(model.config, tolerance=tolerance))
+        return log_prob(changed, z, level, index).value
 
-    smoothed = truth.log_prob(z, model.sigma_min, asked).numpy()
+    smoothed = truth.log_prob(z, model.sigma_min, index).numpy()
     chain = {
-        "lowest_sigma": truth.log_prob(z, 0.0, asked).numpy() if truth.has_density else None,
+        "lowest_sigma": truth.log_prob(z, 0.0, index).numpy() if truth.has_density else None,
         "prior": smoothed,
-        "solver": under(truth.denoise, tolerance / 1000),
-        "network": under(truth.denoise, tolerance) if endless is not None else None,
-        "finite_data": under(truth.denoise if endless is None else endless, tolerance),
+        "solver": log_density(truth.denoise, tolerance / 1000),
+        "network": log_density(truth.denoise, tolerance) if endless is not None else None,
+        "finite_data": log_density(truth.denoise if endless is None else endless, tolerance),
     }
-    after = under(model.denoiser, tolerance)
+    after = log_density(model.denoiser, tolerance)
     terms, last = {}, after
     for name, before in reversed(chain.items()):
         if before is None:
@@ -83,9 +88,9 @@ def budget(
             continue
         terms[name] = mean(before - last)
         last = before
-    return Budget(**terms, whole=mean(last - after))
+    return Budget(**terms, total=mean(last - after))
 
 
 def mean(values: FloatArray) -> Estimate:
-    """Return the mean of the values and its standard error."""
+    """Return the mean of the values, with its standard error."""
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))

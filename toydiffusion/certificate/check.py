@@ -1,4 +1,4 @@
-"""Everything that can be checked of a learned density, in one object."""
+"""The certificate: all checks of a learned density."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 @dataclass(frozen=True)
 class Certificate:
-    """The findings about a learned density. `str` of it is a table; `rows` has the same as texts.
+    """The results of all checks of a learned density. `str` returns a table, `rows` pairs of texts.
 
     - `masses`: the total mass of the density of each class; one mass without classes.
-    - `frequencies`: the weights of these classes. `mass` is the total mass of the mixture.
-    - `solver_error`: the mean over test points of |log-density at the tolerance - at a thousandth of it|.
-    - `mean_error`: the mean of the error bars of the same log-densities.
-    - `covered`: the share of test points whose error lies within its bar.
-    - `prior_error`: the mean mismatch of the prior over test points.
-    - `elbo_gap`: the mean over test points of the ELBO less the log-density. It is no bound (`density.Elbo`
-      says why), but two ways to nearly the same number.
-    - `elbo_spread`: the standard deviation of that gap from point to point.
-    - `leak`: the share of the model's samples outside the known support; None without one.
+    - `frequencies`: the weights of the classes.
+    - `solver_error`: the mean over the test points of |log-density at the tolerance - at a thousandth of it|.
+    - `mean_error`: the mean error bar of these log-densities.
+    - `covered`: the share of test points whose solver error is at most their error bar.
+    - `prior_error`: the mean mismatch of the prior over the test points.
+    - `elbo_gap`: the mean over the test points of the ELBO minus the log-density. It can have either sign
+      (see `density.Elbo`), but should be small.
+    - `elbo_spread`: the standard deviation of this difference over the points.
+    - `leak`: the share of the model's samples outside the known support. None if the support is unknown.
     - `true_leak`: the same share for the true law smoothed at sigma_min.
-    - `budget`: where the loss of log-likelihood comes from; None without a truth.
+    - `budget`: the error budget. None without a truth.
     """
 
     masses: tuple[Mass, ...]
@@ -50,7 +50,7 @@ class Certificate:
 
     @property
     def mass(self) -> Estimate:
-        """The total mass of the whole, `sum_c f_c mass_c`, and its error."""
+        """The total mass of the mixture, `sum_c f_c mass_c`, with its error."""
         parts = list(zip(self.frequencies, self.masses, strict=True))
         value = sum(f * one.value for f, one in parts)
         if all(one.method == "quadrature" for one in self.masses):
@@ -58,7 +58,7 @@ class Certificate:
         return Estimate(value, math.sqrt(sum((f * one.error) ** 2 for f, one in parts)))
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return pairs of what was checked and what was found."""
+        """Return pairs of a check and its result."""
         rows = [("total mass", _pm(self.mass, 5))]
         for c, one in enumerate(self.masses):
             size = one.effective_sample_size
@@ -69,21 +69,21 @@ class Certificate:
             rows.append((f"    {name}{how}", f"{one.value:.5f} ± {one.error:.1g}"))
         rows += [
             ("solver error, nats (mean)", _pm(self.solver_error, 6)),
-            ("    error bar (mean); points within theirs", f"{self.mean_error:.2g}; {self.covered:.1%}"),
+            ("    error bar (mean); points that it covers", f"{self.mean_error:.2g}; {self.covered:.1%}"),
             ("prior mismatch, nats (mean)", _pm(self.prior_error, 6)),
             ("ELBO - log-density, nats (mean)", _pm(self.elbo_gap, 4)),
-            ("    from point to point", f"{self.elbo_spread:.3f}"),
+            ("    standard deviation over the points", f"{self.elbo_spread:.3f}"),
         ]
         if self.leak is not None and self.true_leak is not None:
             rows.append(("outside the known support", _pm(self.leak, 4)))
             rows.append(("    the truth, smoothed at sigma_min", _pm(self.true_leak, 4)))
         if self.budget is not None:
-            rows.append(("log-likelihood lost to the truth, nats", _pm(self.budget.whole, 4)))
+            rows.append(("log-likelihood below the truth, nats", _pm(self.budget.total, 4)))
             names = {
                 "lowest_sigma": "smoothing at sigma_min",
                 "prior": "prior",
                 "solver": "solver",
-                "network": "network, with endless points",
+                "network": "network, with unlimited points",
                 "finite_data": "finite data"
                 if "network" in self.budget.terms()
                 else "network and finite data",
@@ -112,17 +112,20 @@ def check(
     seed: int = 0,
     note: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
-    """Return the certificate of a density, all in z.
+    """Return the certificate of a density, in z.
 
     - `model`: the density.
-    - `label`: the index of a class, or None for the mixture of the classes.
-    - `truth`: the exact law, if it is known. The test points are then its own, otherwise the model's.
-    - `endless`: the same network trained on endless fresh points, for the error budget.
-    - `points`: the number of test points.
-    - `note`: called with a word on what is being done.
+    - `label`: a class index. None (default): the mixture of the classes.
+    - `truth`: the exact law, or None (default). The test points are samples of the truth if it is given, and
+      samples of the model otherwise.
+    - `endless`: the same network, trained on unlimited fresh points, for the error budget. None (default):
+      leave out the term `network`.
+    - `points`: the number of test points, default 1000.
+    - `seed`: an integer >= 0.
+    - `note`: is called with the name of each check before it starts.
     """
     masses = []
-    for c in _kinds(model, label):
+    for c in _classes(model, label):
         note("total mass" if c is None else f"total mass of class {c}")
         masses.append(_mass(model, c, seed))
     _, down, own_label = flow_sample(
@@ -130,21 +133,21 @@ def check(
     )
     own = down.z
     z = own[:points] if truth is None else truth.rows(0, points, seed=seed + 1, label=label)[0]
-    level, asked = model.lowest(len(z)), _constant(label, len(z))
+    level, index = model.lowest(len(z)), _constant(label, len(z))
 
     note("solver and prior")
-    found = log_prob(model, z, level, asked)
-    # The budget of evaluations grows too: a tolerance a thousand times smaller needs four times as many.
+    found = log_prob(model, z, level, index)
+    # A tolerance a thousand times smaller needs about four times as many evaluations.
     finer = replace(
         model.config,
         tolerance=model.config.tolerance / 1000,
         max_evaluations=10 * model.config.max_evaluations,
     )
-    miss = np.abs(found.value - log_prob(replace(model, config=finer), z, level, asked).value)
+    miss = np.abs(found.value - log_prob(replace(model, config=finer), z, level, index).value)
     note("ELBO")
-    gap = evidence_lower_bound(model, z, asked, evaluations=1024, seed=seed).value - found.value
+    gap = evidence_lower_bound(model, z, index, evaluations=1024, seed=seed).value - found.value
 
-    leak, true_leak, spent = None, None, None
+    leak, true_leak, error_budget = None, None, None
     if isinstance(truth, Bounded):
         true, true_label = truth.rows(0, 20_000, seed=seed, sigma=model.sigma_min, label=label)
         classes = model.num_classes > 1
@@ -152,7 +155,7 @@ def check(
         leak = _share(~truth.contains(own, own_label))
     if truth is not None:
         note("error budget")
-        spent = budget(model, truth, label=label, endless=endless, n=2 * points, seed=seed + 2)
+        error_budget = budget(model, truth, label=label, endless=endless, n=2 * points, seed=seed + 2)
     return Certificate(
         masses=tuple(masses),
         frequencies=tuple(model.frequencies.tolist()) if len(masses) > 1 else (1.0,),
@@ -164,12 +167,12 @@ def check(
         elbo_spread=float(gap.std()),
         leak=leak,
         true_leak=true_leak,
-        budget=spent,
+        budget=error_budget,
     )
 
 
-def _kinds(model: DensityModel, label: int | None) -> list[int | None]:
-    """Return the classes whose densities make up the one in question; [None] in a model without labels."""
+def _classes(model: DensityModel, label: int | None) -> list[int | None]:
+    """Return the classes whose masses are checked; [None] in a model without labels."""
     if label is not None:
         return [label]
     return list(range(model.num_classes)) if model.num_classes > 1 else [None]
@@ -181,12 +184,12 @@ def _constant(label: int | None, n: int) -> Labels | None:
 
 @torch.no_grad()
 def _mass(model: DensityModel, c: int | None, seed: int) -> Mass:
-    """Return the mass under class c, looked for where the sampler, another solver, puts points."""
+    """Return the mass of class c. Samples of the model, by another solver, show where to look for it."""
     config = SampleConfig()
     levels = config.levels(model.sigma_min, model.prior.sigma)
 
     def denoise(z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        # Without classes the law of the prior has one, which the denoiser is not to be told.
+        # Without labels the prior has one class, but the denoiser takes no label.
         return model.denoiser(z, sigma, None if c is None else label)
 
     guide, _ = sample(

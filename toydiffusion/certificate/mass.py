@@ -1,4 +1,4 @@
-"""The total mass of a density: 1, or something is wrong with it."""
+"""The total mass of a density, which must be 1."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from toydiffusion.errors import InputError
 from toydiffusion.types import Points
 
 LogDensityOf: TypeAlias = Callable[[Points], Tensor]
-"""Log-density at points `(n, d)`, `(n,)`, in nats."""
+"""Maps points, `(n, d)`, to their log-densities, `(n,)`, in nats."""
 
 
 @dataclass(frozen=True)
 class Mass:
-    """The integral of a density over the whole space, and how it was found.
+    """The integral of a density over all of space.
 
-    - `error`: by quadrature, the differences to twice the step, cell by cell, and the mass in the outermost
-      cells, beyond which nothing was looked at; by importance sampling, the standard error.
+    - `value`: the integral.
+    - `error`: by quadrature, the sum over the cells of the difference to twice the step, plus the mass in the
+      outermost cells. By importance sampling, the standard error.
     - `method`: "quadrature" or "importance sampling".
-    - `points`: how many densities it took.
-    - `effective_sample_size`: `(sum w)^2 / sum w^2` of the importance weights; None with quadrature.
+    - `points`: the number of densities that were computed.
+    - `effective_sample_size`: `(sum w)^2 / sum w^2` of the importance weights. None with quadrature.
     """
 
     value: float
@@ -41,17 +42,24 @@ class Mass:
 def quadrature(
     log_density: LogDensityOf, guide: Points, *, step: float, most: int = 400_000, tolerance: float = 1e-6
 ) -> Mass | None:
-    """Return the mass by adaptive Simpson quadrature; None if `most` densities do not suffice.
+    """Return the mass by adaptive Simpson quadrature; None if `most` densities are not enough.
 
-    The space is a box around the points `guide` `(n, d)`, d <= 3, wider by 15 % and 8 `step` at each end, cut
-    into cells; a cell's nodes are its corners and middles, so that no edge lies between the nodes of
-    neighbours. Cells that hold a guide are cut to a tenth of the guides' spread (in three dimensions to their
-    spread) whatever is seen in them. Cells in which half the width gives another answer by more than
-    `tolerance` are cut in half along every axis, down to nodes `step / 2` apart: where there is an edge, two
-    nodes to each `step`. All cells are summed at their own step and at half of it; the finer sum is the
-    value, the differences its error.
+    - `log_density`: the density.
+    - `guide` `(n, d)`: points that show where the mass is, d <= 3.
+    - `step`: the noise level that smooths the density, sigma_min.
+    - `most`: the most densities to compute, default 400,000.
+    - `tolerance`: cells are cut until halving their width changes their mass by at most this, default 1e-6.
 
-    `step` is the noise level that the density is smooth at, sigma_min.
+    The box of integration contains the guides, with a margin of 15 % and 8 `step` at each end. It is cut into
+    cells, whose nodes are their corners and midpoints. So neighbouring cells share nodes, and no gap is left
+    between them.
+
+    Cells that contain a guide are always cut to a tenth of the standard deviation of the guides (in three
+    dimensions to their standard deviation). Cells in which halving the width changes the mass by more than
+    `tolerance` are cut in half along every axis, down to nodes `step / 2` apart.
+
+    Each cell is summed at its own step and at half of it. The finer sum is the value, and the differences are
+    its error.
     """
     low, high = guide.min(0).values, guide.max(0).values
     room = 0.15 * (high - low) + 8 * step
@@ -72,26 +80,26 @@ def quadrature(
         half = width // 2
         corners = np.array(list(itertools.product((0, half), repeat=d)), dtype=np.int64)
         children = (cells[:, None] + corners).reshape(-1, d)
-        whole = nodes.simpson(cells, width, most)
+        coarse = nodes.simpson(cells, width, most)
         halves = nodes.simpson(children, half, most)
-        if whole is None or halves is None:
+        if coarse is None or halves is None:
             return None
         summed = halves.reshape(len(cells), -1).sum(1)
         held = {tuple(cell) for cell in occupied // width * width}
         guided = np.array([tuple(cell) in held for cell in cells])
         wide = width * float(unit.mean()) > fair
-        cut = (np.abs(summed - whole) > tolerance) | (guided & wide)
+        cut = (np.abs(summed - coarse) > tolerance) | (guided & wide)
         cut &= width > max(finest)
         value += summed[~cut].sum()
-        error += np.abs(summed - whole)[~cut].sum()
-        edge = ((cells == 0) | (cells + width == 2**depth)).any(1)
-        error += summed[~cut & edge].sum()
+        error += np.abs(summed - coarse)[~cut].sum()
+        outermost = ((cells == 0) | (cells + width == 2**depth)).any(1)
+        error += summed[~cut & outermost].sum()
         cells, width = children.reshape(len(cells), -1, d)[cut].reshape(-1, d), half
     return Mass(float(value), float(error), "quadrature", len(nodes))
 
 
 class _Nodes:
-    """Densities at the points of a lattice, each asked for once."""
+    """Densities at the points of a lattice, each of them computed once."""
 
     def __init__(
         self, log_density: LogDensityOf, low: NDArray[np.float64], unit: NDArray[np.float64]
@@ -104,11 +112,11 @@ class _Nodes:
         return len(self._known)
 
     def simpson(self, cells: NDArray[np.int64], width: int, most: int) -> NDArray[np.float64] | None:
-        """Return Simpson's rule over each cell `(n, d)` of this width; None beyond `most` nodes."""
+        """Return Simpson's rule over each cell, `(n, d)`, of this width; None if it needs too many nodes."""
         d = cells.shape[1]
         offsets = np.array(list(itertools.product((0, 1, 2), repeat=d)), dtype=np.int64)
         weights = np.array([1, 4, 1])[offsets].prod(1) / 6**d
-        # Twice the lattice, so that the middle of the finest cell is a whole number too.
+        # In half units of the lattice, so that the midpoint of the finest cell is an integer too.
         at = 2 * cells[:, None] + offsets * width
         keys = at.reshape(-1, d) @ (2**20) ** np.arange(d)
         new, first = np.unique(keys, return_index=True)
@@ -126,11 +134,18 @@ class _Nodes:
 
 
 def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed: int = 0) -> Mass:
-    """Return the mass by importance sampling, for any dimension.
+    """Return the mass `E_q[p / q]` by importance sampling, for any dimension.
 
-    `mass = E_q[p / q]`. The proposal q is a mixture of Student-t laws with 3 degrees of freedom, heavier in
-    the tails than any noised data, at the components of a Gaussian mixture fitted to `data` `(m, d)` (their
-    number by BIC). It knows nothing of p.
+    - `log_density`: the density p.
+    - `data` `(m, d)`: points that show where the mass is.
+    - `n`: the number of samples of q, default 20,000.
+    - `seed`: an integer >= 0.
+
+    The proposal q is a mixture of Student-t laws with 3 degrees of freedom. Their means and shapes are those
+    of a Gaussian mixture fitted to `data`, with the number of components chosen by BIC. The tails of q are
+    heavier than those of any noised data.
+
+    Raises `InputError` for fewer than 2 d points.
     """
     from sklearn.mixture import GaussianMixture
 
@@ -145,13 +160,13 @@ def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed
         torch.from_numpy(part) for part in (best.weights_, best.means_, best.covariances_)
     )
     factors = torch.linalg.cholesky(shapes)
-    # A Student variable is a normal one over the root of chi-square / df.
+    # A Student-t variable is a normal variable divided by sqrt(chi-square / df).
     generator = np.random.default_rng(seed)
     which = torch.from_numpy(generator.choice(len(weights), n, p=best.weights_))
     normal = torch.from_numpy(generator.standard_normal((n, d)))
     stretch = torch.from_numpy(np.sqrt(_DF / generator.chisquare(_DF, n)))
-    drawn = means[which] + stretch[:, None] * torch.einsum("nij,nj->ni", factors[which], normal)
-    whitened = torch.linalg.solve_triangular(factors, (drawn[:, None] - means).permute(1, 2, 0), upper=False)
+    points = means[which] + stretch[:, None] * torch.einsum("nij,nj->ni", factors[which], normal)
+    whitened = torch.linalg.solve_triangular(factors, (points[:, None] - means).permute(1, 2, 0), upper=False)
     height = (
         math.lgamma((_DF + d) / 2)
         - math.lgamma(_DF / 2)
@@ -160,7 +175,7 @@ def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed
     )
     student = height[:, None] - (_DF + d) / 2 * torch.log1p(whitened.square().sum(1) / _DF)
     log_q = (student + weights.log()[:, None]).logsumexp(0)
-    weight = (log_density(drawn) - log_q).exp().numpy()
+    weight = (log_density(points) - log_q).exp().numpy()
     return Mass(
         float(weight.mean()),
         float(weight.std(ddof=1) / math.sqrt(n)),
@@ -171,4 +186,4 @@ def importance(log_density: LogDensityOf, data: Points, *, n: int = 20_000, seed
 
 
 _DF = 3
-"""Degrees of freedom: tails heavier than those of any noised data, variance still finite."""
+"""Degrees of freedom: the tails are heavier than those of noised data, and the variance is finite."""

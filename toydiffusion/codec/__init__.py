@@ -1,4 +1,4 @@
-"""The crossing between tables in the user's coordinates x and the core's points z."""
+"""The maps between tables in the user's coordinates x and the core's points z."""
 
 from toydiffusion.codec.codec import Codec
 from toydiffusion.codec.standardizer import Standardizer

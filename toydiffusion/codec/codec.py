@@ -1,4 +1,4 @@
-"""The codec: from tables in the user's columns and labels to points z and class indices, and back."""
+"""The codec: the map from tables of the user to points z and class indices, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toydiffusion.tables import Table, default_columns, label_words
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
 _FARTHEST = 1e100
-"""Points farther from the data than this, in standard deviations, have squares beyond floating point."""
+"""Squares of points farther from the data than this, in standard deviations, may overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,9 @@ class Codec:
     """The map between tables in x and points z, and between the user's labels and class indices.
 
     - `standardizer`: the map of the coordinates, `z = (x - mean) / scale`.
-    - `columns`: the names of the columns, or None if they have none.
-    - `classes`: the user's labels in ascending order, `(K,)`, or None without labels.
-    - `label_column`: the name of the label column, or None.
+    - `columns`: the names of the columns. None (default): they have no names.
+    - `classes` `(K,)`: the user's labels in ascending order. None (default): there are no labels.
+    - `label_column`: the name of the label column, or None (default).
     """
 
     standardizer: Standardizer
@@ -35,7 +35,7 @@ class Codec:
 
     @classmethod
     def fit(cls, table: Table, *, standardize: bool = True) -> Codec:
-        """Return the codec of this table; without `standardize`, z is x."""
+        """Return the codec of this table. With `standardize` False, z is x."""
         x = torch.from_numpy(table.points)
         return cls(
             Standardizer.fit(x) if standardize else Standardizer.identity(x.shape[1]),
@@ -51,7 +51,7 @@ class Codec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the columns, `x0`, `x1`, ... where they have none."""
+        """The names of the columns; `x0`, `x1`, ... if they have none."""
         return self.columns or default_columns(self.dim)
 
     @property
@@ -67,10 +67,12 @@ class Codec:
     # Points -----------------------------------------------------------------------------------------
 
     def select(self, table: Table, what: str) -> Table:
-        """Return the columns of the table that the codec was fitted to, in their order.
+        """Return the table with the columns that the codec was fitted to, in their order.
 
-        Columns match by name, or by position where there are no names. Raises `InputError`, which calls the
-        table `what`, for a missing column or another number of them.
+        - `table`: the table. Its columns match by name, or by position if there are no names.
+        - `what`: what error messages call the table.
+
+        Raises `InputError` for a missing column or the wrong number of columns.
         """
         if self.columns is not None and table.columns is not None:
             table = table.select(self.columns)
@@ -82,9 +84,9 @@ class Codec:
         return table
 
     def to_z(self, table: Table) -> Points:
-        """Return the points in z, `(n, d)`, with NaN in the rows that are missing.
+        """Return the points in z, `(n, d)`. Missing rows contain NaN.
 
-        Raises `InputError` for a point too far away to compute with.
+        Raises `InputError` for a point too far from the data to compute with.
         """
         z = self.standardizer.z(torch.from_numpy(table.points))
         far = ~(z.abs() <= _FARTHEST).all(1).numpy() & ~table.missing
@@ -103,9 +105,13 @@ class Codec:
     # Labels -----------------------------------------------------------------------------------------
 
     def class_index(self, label: Any, n: int, where: str = "") -> Labels | None:
-        """Return the class indices `(n,)` of one label for all, or of n labels; None for None.
+        """Return class indices, `(n,)`; None if `label` is None.
 
-        `where` starts the message about an unknown label.
+        - `label`: one label for all rows, or n labels.
+        - `n`: the number of rows.
+        - `where`: the start of the message about an unknown label.
+
+        Raises `InputError` for an unknown label, the wrong number of labels, and a model without labels.
         """
         if label is None:
             return None
@@ -125,10 +131,12 @@ class Codec:
         return torch.tensor([index[value] for value in wanted.ravel().tolist()], dtype=torch.int64).expand(n)
 
     def table_index(self, table: Table) -> Labels | None:
-        """Return the class indices of the table's own labels, `(n,)`; None if it has none.
+        """Return the class indices of the labels of the table, `(n,)`; None if it has none.
 
-        A CSV file does not tell the text "1" from the number 1. So labels of another kind than the classes
-        count as the class that is written as they are.
+        A CSV file does not distinguish the text "1" from the number 1. So labels of another type than the
+        classes are matched by how they are written.
+
+        Raises `InputError` for an unknown label.
         """
         labels, texts = table.labels, table.label_texts
         if labels is None or texts is None:
@@ -140,7 +148,7 @@ class Codec:
         return self.class_index(labels, len(table.points), f"{table.source}{column}: ")
 
     def labels(self, index: Labels | None) -> LabelArray | None:
-        """Return the user's labels of class indices `(n,)`; None without classes or without indices."""
+        """Return the user's labels of class indices, `(n,)`; None without classes or without indices."""
         if self.classes is None or index is None:
             return None
         labels: LabelArray = self.classes[index.numpy()]

@@ -1,4 +1,4 @@
-"""The map between the coordinates x of the user and z of the core, column by column."""
+"""The map between the user's coordinates x and the core's coordinates z, column by column."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from toydiffusion.types import Points
 
 @dataclass(frozen=True, eq=False)
 class Standardizer:
-    """The map `z = (x - mean) / scale`, a column at a time, and its log-determinant.
+    """The map `z = (x - mean) / scale`, column by column, and its log-determinant.
 
-    `mean` and `scale` are `(d,)` float64, scale > 0. `log p(x) = log p(z) + log_det` with
-    `log_det = -sum(log(scale))`, in nats.
+    - `mean` `(d,)`: float64.
+    - `scale` `(d,)`: float64, > 0.
+    - `log_det`: `-sum(log(scale))`, in nats, so that `log p(x) = log p(z) + log_det`.
+
+    Raises `InputError` for other shapes and values.
 
     >>> s = Standardizer.fit(torch.tensor([[0.0], [4.0]]))
     >>> s.z(torch.tensor([[4.0]])).tolist(), round(s.log_det, 4)
@@ -28,7 +31,7 @@ class Standardizer:
     log_det: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check the numbers and take the log-determinant."""
+        """Check the numbers and compute the log-determinant."""
         if self.mean.shape != self.scale.shape or self.mean.ndim != 1:
             raise InputError(
                 "mean and scale must both be (d,), "
@@ -42,15 +45,15 @@ class Standardizer:
 
     @classmethod
     def fit(cls, x: Points) -> Standardizer:
-        """Return the map that gives the points `x` `(n, d)` mean 0 and standard deviation 1 per column."""
+        """Return the map that gives the columns of `x`, `(n, d)`, mean 0 and standard deviation 1."""
         x = x.double()
-        # Dividing by the largest value first keeps the squares of 1e30 and 1e-30 in range.
+        # Division by the largest value keeps the squares of values like 1e200 and 1e-200 in range.
         size = x.abs().amax(0).clamp(min=torch.finfo(torch.float64).tiny)
         return cls(x.mean(0), (x / size).std(0, correction=0) * size)
 
     @classmethod
     def identity(cls, dim: int) -> Standardizer:
-        """Return the map that leaves points of `dim` columns as they are."""
+        """Return the identity for points of `dim` columns."""
         return cls(torch.zeros(dim, dtype=torch.float64), torch.ones(dim, dtype=torch.float64))
 
     def z(self, x: Points) -> Points:

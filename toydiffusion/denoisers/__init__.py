@@ -1,4 +1,4 @@
-"""Denoisers: the network, its preconditioning, and wrappers around any denoiser."""
+"""Denoisers: the network, its preconditioning, and wrappers around other denoisers."""
 
 from toydiffusion.denoisers.network import MOST_WEIGHTS, Network
 from toydiffusion.denoisers.preconditioning import PRECONDITIONINGS, Preconditioning, preconditioning

@@ -19,20 +19,31 @@ class Network(nn.Module):
 
     The inputs of F are:
 
-    - the position `c_in z`, and sines and cosines of log sigma;
-    - `edges` units `4 tanh(r / 4)` with `r = (w . z + b + b_label) / sigma`, the distance to a learned
-      hyperplane in noise levels. At low noise the denoiser of a law with an edge depends on that
-      ratio alone, so one unit serves an edge at every noise level;
-    - sines and cosines of the position along `waves` fixed random directions (Tancik et al. 2020), for
-      structure too fine for a few hidden units;
-    - an embedding of the label. It has one row more than there are classes: the last stands for no label.
+    - the position `c_in z`, and sines and cosines of log sigma.
+    - edge units: `4 tanh(r / 4)` with `r = (w . z + b + b_label) / sigma`, the distance to a learned
+      hyperplane in units of sigma. At low noise, near a sharp boundary of the law, the denoiser depends only
+      on this ratio. So one unit represents a boundary at every noise level.
+    - waves: sines and cosines of the position along fixed random directions (Tancik et al. 2020), for
+      structure too fine for a few hidden units.
+    - an embedding of the label. It has a row for each class, and a last row for "no label".
 
-    With two classes or more, `forward` needs a label. `unconditional` is the network without one, as trained
-    with dropped labels.
+    Parameters:
 
-    Parameters are float32. For points in float64 only F is computed in float32.
+    - `dim`: the dimension d.
+    - `num_classes`: the number of classes K; 1 without labels.
+    - `width`: the units in each hidden layer.
+    - `hidden_layers`: the number of hidden layers.
+    - `edges`: the number of edge units.
+    - `waves`: the number of directions of the waves.
+    - `preconditioning`: the coefficients `c_skip`, `c_out` and `c_in`.
+    - `generator`: the source of the initial weights.
 
-    Raises `InputError` for a network of more than `MOST_WEIGHTS` weights, before any memory is taken.
+    With two classes or more, `forward` needs a label. `unconditional` is the denoiser without labels, as
+    trained with dropped labels.
+
+    The weights are float32. For float64 points only F is computed in float32.
+
+    Raises `InputError` for more than `MOST_WEIGHTS` weights, before any memory is allocated.
     """
 
     def __init__(
@@ -78,7 +89,7 @@ class Network(nn.Module):
             bound = fan_in**-0.5
             self.weights.append((2 * torch.rand(fan_out, fan_in, generator=generator) - 1) * bound)
             self.biases.append((2 * torch.rand(fan_out, generator=generator) - 1) * bound)
-        # F = 0 at the start: the denoiser begins as the best linear one.
+        # F is 0 at first, so with preconditioning "edm" training starts from the best linear denoiser.
         self.weights.append(torch.zeros(dim, width))
         self.biases.append(torch.zeros(dim))
 
@@ -86,7 +97,7 @@ class Network(nn.Module):
     def shapes(
         dim: int, num_classes: int, *, width: int, hidden_layers: int, edges: int, waves: int
     ) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every tensor in the `state_dict` of such a network, without building it."""
+        """Return the shapes of the tensors in the `state_dict` of a network, without building it."""
         rows = num_classes + 1 if num_classes > 1 else 1
         embedding = _EMBEDDING if num_classes > 1 else 0
         inputs = dim + 2 * len(_OCTAVES) + edges + 2 * waves + embedding
@@ -105,7 +116,7 @@ class Network(nn.Module):
     def forward(self, z: Points, sigma: Levels, label: Labels | None = None) -> Points:
         """Return the denoised points, `(n, d)`, in the dtype and on the device of `z`.
 
-        Raises `InputError` where a network with classes gets no label.
+        Raises `InputError` if the network has classes and `label` is None.
         """
         if label is None and self.num_classes > 1:
             raise InputError(
@@ -115,9 +126,9 @@ class Network(nn.Module):
         return self._denoise(z, sigma, label)
 
     def unconditional(self, z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        """Return the denoised points without regard to labels, as trained with dropped labels.
+        """Return the denoised points of the mixture of all classes, as trained with dropped labels.
 
-        `label` is ignored, so that this is a `Denoiser` too.
+        This is a `Denoiser` too: `label` is accepted and ignored.
         """
         return self._denoise(
             z, sigma, torch.full((len(z),), self.num_classes) if self.num_classes > 1 else None
@@ -137,7 +148,7 @@ class Network(nn.Module):
         return sum(weight.numel() for weight in self.parameters())
 
     def raw(self, z: Points, sigma: Levels, label: Labels | None) -> Tensor:
-        """Return F, `(n, d)` float32."""
+        """Return the raw output F, `(n, d)` float32."""
         row = torch.zeros(len(z), dtype=torch.int64) if label is None else label
         row = row.to(z.device)
         position = z * self.preconditioning.c_in(sigma)[:, None]
@@ -160,8 +171,8 @@ class Network(nn.Module):
 
 
 MOST_WEIGHTS = 10**8
-"""A network has at most so many weights: 400 MB, and four times that in training."""
+"""The most weights of a network: 400 MB, and four times that in training."""
 _EMBEDDING = 16
-"""Numbers that stand for a label."""
+"""The numbers in the embedding of a label."""
 _OCTAVES = (0.125, 0.25, 0.5, 1.0)
-"""Frequencies at which the network sees log sigma, in radians per unit."""
+"""The frequencies of the sines and cosines of log sigma, in radians per unit."""

@@ -1,4 +1,4 @@
-"""What the network predicts, as four coefficients."""
+"""Preconditioning: the coefficients that turn the output of a network into a denoiser."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ Coefficient: TypeAlias = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """How a raw network output F becomes a denoiser: `D(z; sigma) = c_skip z + c_out F(c_in z; sigma)`.
+    """The coefficients of a denoiser `D(z; sigma) = c_skip z + c_out F(c_in z; sigma)` with a network F.
 
-    The target of F is `(z0 - c_skip z) / c_out`. The loss weight `1 / c_out^2` makes the denoising loss the
-    plain squared error of F (Karras et al. 2022, equations 7 and 8). For data of unit variance the input
-    `c_in z` has unit variance. So has the target of "noise" and "edm", at every noise level.
+    - `c_skip`, `c_out`: functions of sigma.
+
+    The target of F is `(z0 - c_skip z) / c_out`. With the loss weight `1 / c_out^2` the denoising loss is the
+    squared error of F (Karras et al. 2022, equations 7 and 8). For data of unit variance, the input `c_in z`
+    has unit variance at every noise level, and so has the target of "noise" and "edm".
     """
 
     c_skip: Coefficient
@@ -37,7 +39,7 @@ class Preconditioning:
         return self.c_out(sigma) ** -2
 
 
-# Functions with names, not lambdas: a network that holds them can then be pickled.
+# Named functions, not lambdas, so that a network that holds them can be pickled.
 def _zero(sigma: Tensor) -> Tensor:
     return torch.zeros_like(sigma)
 
@@ -65,11 +67,12 @@ PRECONDITIONINGS: dict[str, Preconditioning] = {
 }
 """Each preconditioning by name.
 
-"noise" predicts the added noise eps, "data" the clean point, and "edm" the mix of the two whose error is
-amplified least.
+- "noise": F predicts the added noise eps.
+- "data": F predicts the clean point.
+- "edm": F predicts the combination of both whose error is amplified least.
 """
 
 
 def preconditioning(name: str) -> Preconditioning:
-    """Return the preconditioning of this name; an unknown one is an `InputError` that names the nearest."""
+    """Return the preconditioning of this name. Raises `InputError` for an unknown name."""
     return PRECONDITIONINGS[choice("preconditioning", name, PRECONDITIONINGS)]

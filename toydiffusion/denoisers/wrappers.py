@@ -11,11 +11,12 @@ from toydiffusion.types import Denoiser, Labels, Levels, Points
 class Guided:
     """Classifier-free guidance (Ho & Salimans 2022): `D_none + weight (D_label - D_none)`.
 
-    The result is not the denoiser of any noised law. So it samples, but it gives no log-density.
+    The result is not the denoiser of any noised law. So it can be used for sampling, but it has no
+    log-density.
 
     - `denoiser`: `D_label`, the denoiser of one class.
-    - `unconditional`: `D_none`, the denoiser without labels.
-    - `weight`: 1 is `D_label`, 0 is `D_none`, more than 1 exaggerates the class.
+    - `unconditional`: `D_none`, the unconditional denoiser.
+    - `weight`: 1 gives `D_label`, 0 gives `D_none`, and more than 1 exaggerates the class.
     """
 
     denoiser: Denoiser
@@ -29,7 +30,9 @@ class Guided:
 
 
 class Counting:
-    """A denoiser that counts its calls, `calls`, and the points in all of them, `points`.
+    """A denoiser that counts its calls (`calls`) and the points in them (`points`).
+
+    - `denoiser`: the denoiser that computes the result.
 
     >>> import torch
     >>> def origin(z, sigma, label=None):
@@ -46,7 +49,7 @@ class Counting:
         self.points = 0
 
     def __call__(self, z: Points, sigma: Levels, label: Labels | None = None, /) -> Points:
-        """Denoise, and count."""
+        """Return the result of the denoiser, and count the call and its points."""
         self.calls += 1
         self.points += len(z)
         return self.denoiser(z, sigma, label)

@@ -1,6 +1,6 @@
-"""Point sets whose density, score, denoiser and classes are known exactly at every noise level.
+"""Distributions whose density, score, denoiser and classes are known exactly at every noise level.
 
-`BUILT_IN` names a default of each closed-form set:
+`BUILT_IN` holds one example of each closed-form distribution by name:
 
 >>> squares = BUILT_IN["concentric_squares"]()
 >>> x, y = squares.sample(5, seed=0)

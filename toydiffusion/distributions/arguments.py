@@ -1,4 +1,4 @@
-"""What users hand to a distribution, checked and turned into float64 tensors; and answers turned back."""
+"""Checks of the arguments of distributions, and their conversion to float64 tensors and back."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from toydiffusion.errors import InputError
 from toydiffusion.types import Labels, Levels, Points
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
-"""The answer is of the kind of the question: tensors in, tensors out; NumPy (or lists) in, NumPy out."""
+"""Tensors give tensors. NumPy arrays and lists give NumPy arrays."""
 Numbers: TypeAlias = float | Sequence[Any] | NDArray[Any] | Tensor
 """Anything that can be read as a number or a table of numbers."""
 
 
 def answer(like: Array, value: Tensor) -> Array:
-    """Return `value` as a tensor on the device of `like` where that is a tensor, else as a NumPy array."""
+    """Return `value` as a tensor on the device of `like`; as a NumPy array if `like` is not a tensor."""
     return value.to(like.device) if isinstance(like, Tensor) else value.detach().numpy()
 
 
 def numbers(name: str, value: Numbers, shape: tuple[int | None, ...]) -> Tensor:
-    """Return `value` as a finite float64 tensor of this shape (None: any length); else an `InputError`.
+    """Return `value` as a float64 tensor.
+
+    - `name`: what error messages call the value.
+    - `value`: a number, nested lists, an array or a tensor.
+    - `shape`: the required shape; None stands for any length.
+
+    Raises `InputError` for another shape, and for values that are not finite real numbers.
 
     >>> numbers("mean", [1, 2], (2,))
     tensor([1., 2.], dtype=torch.float64)
@@ -57,13 +63,13 @@ def numbers(name: str, value: Numbers, shape: tuple[int | None, ...]) -> Tensor:
 
 
 def spread_out(name: str, value: Numbers, n: int) -> Tensor:
-    """Return `(n,)` numbers from one for all or from `(n,)` of them."""
+    """Return n numbers, `(n,)`, from one number for all rows or from `(n,)` numbers."""
     scalar = value.ndim == 0 if isinstance(value, Tensor) else np.ndim(value) == 0
     return numbers(name, value, () if scalar else (n,)).expand(n)
 
 
 def _stack(name: str, value: Sequence[Any]) -> NDArray[Any]:
-    """Return nested lists as an array; ragged ones are an `InputError`."""
+    """Return nested lists as an array. Raises `InputError` if they are ragged."""
     try:
         return np.array(value)
     except ValueError as problem:
@@ -71,7 +77,7 @@ def _stack(name: str, value: Sequence[Any]) -> NDArray[Any]:
 
 
 def noise_levels(sigma: Numbers, n: int, *, positive: bool) -> Levels:
-    """Return noise levels, `(n,)`, >= 0 or (`positive`) > 0, from a number or from `(n,)` of them."""
+    """Return noise levels, `(n,)`, from one number or `(n,)` numbers, >= 0 or, if `positive`, > 0."""
     level = spread_out("sigma", sigma, n)
     wrong = level <= 0 if positive else level < 0
     if bool(wrong.any()):
@@ -83,7 +89,10 @@ def noise_levels(sigma: Numbers, n: int, *, positive: bool) -> Levels:
 
 
 def indices(label: Numbers | None, n: int, num_classes: int | None) -> Labels | None:
-    """Return class indices, `(n,)` int64 in 0..num_classes-1, from one for all or `(n,)`; None stays None."""
+    """Return class indices, `(n,)` int64, from one integer or `(n,)` integers; None for None.
+
+    Raises `InputError` for indices outside 0..num_classes-1; with `num_classes` None there is no upper bound.
+    """
     if label is None:
         return None
     index = label.cpu() if isinstance(label, Tensor) else torch.from_numpy(np.array(label))
@@ -101,5 +110,5 @@ def indices(label: Numbers | None, n: int, num_classes: int | None) -> Labels | 
 
 
 def rows_of(x: Numbers, dim: int) -> Points:
-    """Return points, `(n, dim)`."""
+    """Return points as a tensor, `(n, dim)`."""
     return numbers("x", x, (None, dim))

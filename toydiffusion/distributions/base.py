@@ -1,4 +1,4 @@
-"""What every exact point set is: a mixture of labelled components whose noised densities are known."""
+"""The base class of all exact distributions: a mixture of components with known noised densities."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Labels, Levels, Points
 
 Blend: TypeAlias = Callable[[Tensor], Points]
-"""Maps responsibilities `r` `(n, m)` to `sum_j r_j E_j[clean | x]`, `(n, d)`."""
+"""Maps responsibilities `r`, `(n, m)`, to `sum_j r_j E_j[clean | x]`, `(n, d)`."""
 
 _CHUNK = 2**16
-"""Numbers in one table of a chunk of rows: few enough for the processor's cache, whatever n."""
+"""Numbers in one intermediate table of a chunk of rows: few enough for the processor's cache."""
 
 
 class Distribution(ABC):
-    """The exact law of `x + sigma eps` at every noise level: `x` from the point set, `eps` standard normal.
+    """The exact law of `x + sigma eps` at every noise level: `x` a clean point, `eps` standard normal.
 
-    Every set is a mixture of m components j with weight `w_j`, label `l_j`, clean density `f_j` and noised
-    density `f_j(x; sigma)`; all there is to know follows by Bayes' rule:
+    Every distribution is a mixture of m components. Component j has weight `w_j`, label `l_j`, clean density
+    `f_j` and noised density `f_j(x; sigma)`. Everything else follows by Bayes' rule:
 
         log p(x; sigma)        = logsumexp_j(log w_j + log f_j(x; sigma))
         r_j(x)                 = w_j f_j(x; sigma) / p(x; sigma)
@@ -43,17 +43,28 @@ class Distribution(ABC):
         score(x, sigma)        = (denoise(x, sigma) - x) / sigma^2      (Tweedie's formula; Efron 2011)
         class_posterior(x)_c   = sum of r_j over the components of class c
 
-    With a label only the components of that class count. So the bound method `denoise` is a `Denoiser`.
+    With a label, only the components of that class count. The bound method `denoise` is a `Denoiser`.
 
-    Points `x` are `(n, d)`; `sigma` is a number or `(n,)`, in the units of x; `label` is None (the whole),
-    an integer or `(n,)` of them, 0..K-1. Tensors in, float64 tensors out, differentiable by autograd in x;
-    NumPy arrays or lists in, NumPy arrays out. Everything is computed in float64, in memory that does not
-    grow with n beyond the answer. Unusable arguments raise `InputError`: a wrong shape, NaN or infinity,
-    sigma < 0 (`score` and `denoise`: sigma <= 0), a label that does not exist.
+    The methods share these arguments:
 
-    Attributes: `dim` d; `num_classes` K (1 where there are no labels); `frequencies` `(K,)`; exact moments
-    of the clean law: `mean` `(d,)`, `covariance` `(d, d)`, `class_means` `(K, d)`, `class_covariances`
-    `(K, d, d)`. `has_density` is False for laws without a density of their own at sigma = 0.
+    - `x` `(n, d)`: points.
+    - `sigma` number or `(n,)`: the noise level, in the units of x.
+    - `label` integer or `(n,)`: the class index, 0..K-1. None means the mixture of all classes.
+
+    Tensors give float64 tensors, differentiable by autograd in x. NumPy arrays and lists give NumPy arrays.
+    All computations are in float64, and memory does not grow with n beyond the result.
+
+    Raises `InputError` for a wrong shape, NaN or infinity, sigma < 0 (`score` and `denoise`: sigma <= 0), and
+    a label that does not exist.
+
+    Attributes:
+
+    - `dim`: the dimension d.
+    - `num_classes`: the number of classes K; 1 without labels.
+    - `frequencies` `(K,)`: the weights of the classes.
+    - `mean` `(d,)`, `covariance` `(d, d)`: exact moments of the clean law.
+    - `class_means` `(K, d)`, `class_covariances` `(K, d, d)`: exact moments of each class.
+    - `has_density`: False for laws without a density at sigma = 0.
 
     >>> from toydiffusion.distributions import GaussianMixture
     >>> pair = GaussianMixture([[-1.0], [1.0]], [[[0.01]], [[0.01]]])
@@ -69,7 +80,7 @@ class Distribution(ABC):
     """Numbers that one row of x needs in one intermediate table."""
 
     def __init__(self, weight: Tensor, label: Labels, center: Points, spread: Tensor) -> None:
-        """Take weights and labels `(m,)`, means `(m, d)` and covariances `(m, d, d)` or `(1, d, d)`."""
+        """Store the components: weights and labels `(m,)`, means `(m, d)`, covariances `(m or 1, d, d)`."""
         if not center.numel():
             raise InputError(f"needs at least one point in at least one dimension, got {tuple(center.shape)}")
         if bool((weight <= 0).any()):
@@ -87,7 +98,7 @@ class Distribution(ABC):
         self._label: Final = label
         self._weight: Final = weight
         self._row_cost = len(weight)
-        # Components in the order of their classes: class c lies between consecutive entries of `_ends`.
+        # Components sorted by class: those of class c are `_order[_ends[c]:_ends[c + 1]]`.
         self._order: Final = label.argsort(stable=True)
         self._cumulative: Final = weight[self._order].cumsum(0)
         self._ends: Final = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -98,50 +109,50 @@ class Distribution(ABC):
             share = weight[own] / self.frequencies[c]
             class_mean = share @ center[own]
             around = center[own] - class_mean
-            within = spread[0] if len(spread) == 1 else torch.tensordot(share, spread[own], 1)
+            average = spread[0] if len(spread) == 1 else torch.tensordot(share, spread[own], 1)
             means.append(class_mean)
-            covariances.append((around.T * share) @ around + within)
+            covariances.append((around.T * share) @ around + average)
         self.class_means: Final = torch.stack(means)
         self.class_covariances: Final = torch.stack(covariances)
         self.mean: Final = self.frequencies @ self.class_means
-        between = self.class_means - self.mean
-        self.covariance: Final = (between.T * self.frequencies) @ between + torch.tensordot(
+        away = self.class_means - self.mean
+        self.covariance: Final = (away.T * self.frequencies) @ away + torch.tensordot(
             self.frequencies, self.class_covariances, 1
         )
 
-    # What a subclass supplies -----------------------------------------------------------------------
+    # Defined by subclasses --------------------------------------------------------------------------
 
     @abstractmethod
     def _components(self, x: Points, sigma: Levels) -> tuple[Tensor, Blend]:
-        """Return `log f_j(x; sigma)`, `(n, m)`, and the blend of the components' posterior means."""
+        """Return `log f_j(x; sigma)`, `(n, m)`, and the `Blend` of the components' posterior means."""
 
     @abstractmethod
-    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+    def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         """Return clean points of these classes, `(n, d)`, from uniforms `(n, d + 1)` and normals `(n, d)`."""
 
     @abstractmethod
     def _standardized(self, mean: Tensor, scale: Tensor) -> Distribution:
-        """Return the law of `(x - mean) / scale`; both `(d,)`."""
+        """Return the law of `(x - mean) / scale`, with `mean` and `scale` `(d,)`."""
 
     @property
     def entropy(self) -> float | None:
-        """Differential entropy `-E log p` of the clean law in nats, or None where no closed form is known."""
+        """The differential entropy `-E log p` of the clean law, in nats; None without a closed form."""
         return None
 
-    # What everyone asks -----------------------------------------------------------------------------
+    # Public methods ---------------------------------------------------------------------------------
 
     def log_prob(self, x: Array, sigma: Numbers = 0.0, label: Numbers | None = None) -> Array:
-        """Return the log-density at x of the points noised to sigma, `(n,)`, in nats; can be -inf at 0."""
+        """Return the log-density at x of the law noised to sigma, `(n,)`, in nats; can be -inf at sigma 0."""
         return self._answer(
             x, sigma, label, lambda *row: self._joint(*row)[0].logsumexp(1), positive=not self.has_density
         )
 
     def denoise(self, x: Array, sigma: Numbers, label: Numbers | None = None) -> Array:
-        """Return the posterior mean `E[clean | x]`, `(n, d)`, in the units of x; sigma > 0."""
+        """Return the posterior mean `E[clean | x]`, `(n, d)`, in the units of x. Needs sigma > 0."""
         return self._answer(x, sigma, label, self._posterior_mean, positive=True)
 
     def score(self, x: Array, sigma: Numbers, label: Numbers | None = None) -> Array:
-        """Return the gradient of `log_prob` in x, `(n, d)`, in nats per unit of x; sigma > 0."""
+        """Return the gradient of `log_prob` in x, `(n, d)`, in nats per unit of x. Needs sigma > 0."""
         return self._answer(
             x,
             sigma,
@@ -151,7 +162,7 @@ class Distribution(ABC):
         )
 
     def class_posterior(self, x: Array, sigma: Numbers = 0.0) -> Array:
-        """Return the probability of each class given x, `(n, K)`; NaN where the density is zero."""
+        """Return the probability of each class given x, `(n, K)`; NaN where the density is 0."""
 
         def posterior(x: Points, sigma: Levels, label: Labels | None) -> Tensor:
             responsibility = self._joint(x, sigma, label)[0].softmax(1)
@@ -162,17 +173,24 @@ class Distribution(ABC):
     def sample(
         self, n: int, *, seed: int = 0, sigma: Numbers = 0.0, label: Numbers | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return n points noised to sigma, `(n, d)`, and their labels, `(n,)`: `rows(0, n)` in NumPy."""
+        """Return n points noised to sigma, `(n, d)`, and their labels, `(n,)`.
+
+        The same as `rows(0, n)`, in NumPy.
+        """
         points, labels = self.rows(0, whole_number("n", n, 0), seed=seed, sigma=sigma, label=label)
         return points.numpy(), labels.numpy()
 
     def rows(
         self, start: int, stop: int, *, seed: int, sigma: Numbers = 0.0, label: Numbers | None = None
     ) -> tuple[Points, Labels]:
-        """Return rows `start..stop` of the endless sample of this seed, as tensors: points and their labels.
+        """Return rows `start..stop` of the infinite sample of this seed, as tensors: points and their labels.
 
-        Row i depends on the seed, i and its own sigma and label only. `sigma` and `label` are one for all or
-        one per row returned, `(stop - start,)`; without labels classes are drawn by their frequencies.
+        Row i depends only on the seed, on i, and on its own sigma and label.
+
+        - `start`, `stop`: the range of rows, n = stop - start of them.
+        - `seed`: an integer >= 0.
+        - `sigma` number or `(n,)`: the noise level.
+        - `label` integer or `(n,)`: the class index. None (default) samples classes by their frequencies.
         """
         if not 0 <= start <= stop:
             raise InputError(f"rows must satisfy 0 <= start <= stop, got start {start} and stop {stop}")
@@ -186,26 +204,30 @@ class Distribution(ABC):
             )
         uniform = RowNoise(seed, "distribution place").uniform(start, stop, dim=self.dim + 1)
         normal = RowNoise(seed, "distribution spread").normal(start, stop, dim=self.dim)
-        points = self._place(index, uniform, normal)
+        points = self._sample_clean(index, uniform, normal)
         if bool((level > 0).any()):
             noise = RowNoise(seed, "distribution noise").normal(start, stop, dim=self.dim)
             points = points + level[:, None] * noise
         return points, index.clone()
 
     def standardized(self, mean: Numbers, scale: Numbers) -> Distribution:
-        """Return the exact law of `z = (x - mean) / scale`; each a number or `(d,)`, scale > 0.
+        """Return the exact law of `z = (x - mean) / scale`.
 
-        Its noise is isotropic in z. At sigma = 0 log-densities grow by `sum(log(scale))`.
+        - `mean`: a number or `(d,)`.
+        - `scale`: a number or `(d,)`, > 0.
+
+        The noise of the result is isotropic in z. At sigma = 0 its log-densities are larger by
+        `sum(log(scale))`.
         """
         shift, factor = spread_out("mean", mean, self.dim), spread_out("scale", scale, self.dim)
         if bool((factor <= 0).any()):
             raise InputError(f"scale must be > 0, got {factor.min().item()}")
         return self._standardized(shift, factor)
 
-    # How it is answered -----------------------------------------------------------------------------
+    # Helpers ----------------------------------------------------------------------------------------
 
     def _joint(self, x: Points, sigma: Levels, label: Labels | None) -> tuple[Tensor, Blend]:
-        """Return `log w_j f_j(x; sigma)`, `(n, m)`, -inf for other classes than the label's; the blend."""
+        """Return `log w_j f_j(x; sigma)`, `(n, m)`, -inf if j is of another class, and the `Blend`."""
         log_density, blend = self._components(x, sigma)
         joint = log_density + self._weight.log()
         if label is not None:
@@ -226,7 +248,7 @@ class Distribution(ABC):
         *,
         positive: bool,
     ) -> Array:
-        """Check the arguments, let `core` answer a chunk of rows at a time, and answer in x's own kind."""
+        """Check the arguments, apply `core` to chunks of rows, and return the result in the type of x."""
         points = rows_of(x, self.dim)
         level = noise_levels(sigma, len(points), positive=positive)
         index = indices(label, len(points), self.num_classes)
@@ -238,7 +260,7 @@ class Distribution(ABC):
         return answer(x, torch.cat(parts))
 
     def _pick(self, label: Labels, uniform: Tensor) -> Tensor:
-        """Return components of these classes, `(n,)`, by their weights, from uniforms `(n,)`."""
+        """Return a component of each class, `(n,)`, sampled by weight, from uniforms `(n,)`."""
         first, last = self._ends[label], self._ends[label + 1] - 1
         before = torch.where(first > 0, self._cumulative[first - 1], 0.0)
         at = torch.searchsorted(self._cumulative, before + uniform * self.frequencies[label], right=True)
@@ -246,7 +268,7 @@ class Distribution(ABC):
 
 
 class Bounded(Distribution):
-    """A point set with a bounded support with volume; every such set can say whether it contains a point.
+    """A distribution with a bounded support of positive volume. It can tell whether it contains a point.
 
     >>> from toydiffusion.distributions import ConcentricSquares
     >>> ConcentricSquares().contains([[0.3, 0.0], [0.3, 0.5]], label=1).tolist()
@@ -254,5 +276,5 @@ class Bounded(Distribution):
     """
 
     def contains(self, x: Array, label: Numbers | None = None) -> Array:
-        """Return whether each point lies in the support of the whole or of its class, `(n,)` bool."""
+        """Return whether each point lies in the support of its class, or of the mixture, `(n,)` bool."""
         return self.log_prob(x, 0.0, label) > -torch.inf

@@ -1,4 +1,4 @@
-"""Uniform boxes: the square, concentric squares, the checkerboard, and any mixture of boxes."""
+"""Uniform boxes: the square, concentric squares, the checkerboard and mixtures of boxes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from toydiffusion.types import Labels, Levels, Points
 
 
 class BoxMixture(Bounded):
-    """The machinery that every set of boxes shares.
+    """The base class of all mixtures of boxes.
 
-    A noised box is a product over the axes of noised intervals (`interval`). Boxes share intervals, the
-    concentric squares nearly all of them, so each distinct interval of each axis is computed once.
+    A noised box is a product over the axes of noised intervals (`interval`). Many boxes share intervals, so
+    each distinct interval of each axis is computed once.
     """
 
     def __init__(
         self, low: Tensor, high: Tensor, *, weight: Tensor | None = None, label: Labels | None = None
     ):
-        """Take checked corners `(m, d)`; `weight` None means the volumes, `label` None one class."""
+        """Store corners `(m, d)`; `weight` None means the volumes, `label` None means one class."""
         if bool((low >= high).any()):
             j, i = (low >= high).nonzero()[0].tolist()
             raise InputError(
@@ -60,7 +60,7 @@ class BoxMixture(Bounded):
 
         return log_density, blend
 
-    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+    def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         box = self._pick(label, uniform[:, 0])
         return torch.lerp(self._low[box], self._high[box], uniform[:, 1:])
 
@@ -74,7 +74,7 @@ class BoxMixture(Bounded):
 
     @property
     def entropy(self) -> float | None:
-        """`-sum_j w_j log(w_j / volume_j)` in nats where no two boxes overlap, else None."""
+        """`-sum_j w_j log(w_j / volume_j)`, in nats; None if boxes overlap."""
         overlap = torch.ones(len(self._low), len(self._low), dtype=torch.bool)
         for low, high in zip(self._low.T, self._high.T, strict=True):
             overlap &= low < high[:, None]
@@ -87,8 +87,10 @@ class BoxMixture(Bounded):
 class Boxes(BoxMixture):
     """A mixture of uniform, closed, axis-aligned boxes `[low_j, high_j]`.
 
-    `low`, `high` `(m, d)`; `weight` `(m,)`, any positive numbers, by default the volumes (so that disjoint
-    boxes are a uniform union); `label` `(m,)`, 0..K-1, by default all 0. Boxes may overlap, as mixtures do.
+    - `low`, `high` `(m, d)`: the corners, low < high. Boxes may overlap.
+    - `weight` `(m,)`: any positive numbers. None (default): the volumes, so that disjoint boxes form a
+      uniform law.
+    - `label` `(m,)`: class indices, 0..K-1. None (default): one class.
 
     >>> slots = Boxes([[-1.0], [2.0]], [[0.0], [5.0]], label=[0, 1])
     >>> slots.frequencies.tolist()
@@ -112,7 +114,9 @@ class Boxes(BoxMixture):
 
 @final
 class Square(BoxMixture):
-    """Uniform on the closed cube `[-1, 1]^dim`, one class.
+    """Uniform on the closed cube `[-1, 1]^dim`; one class.
+
+    - `dim`: the dimension, default 2.
 
     >>> Square().log_prob([[0.5, -1.0]]).round(4).tolist()
     [-1.3863]
@@ -124,23 +128,26 @@ class Square(BoxMixture):
 
 @final
 class ConcentricSquares(BoxMixture):
-    """Uniform on the open cube `(-1, 1)^dim`; class c is the ring `c <= rings * max|x_i| < c + 1`.
+    """Uniform on the open cube `(-1, 1)^dim`; class c has `c <= squares * max|x_i| < c + 1`, 0 innermost.
 
-    So class c, 0 innermost, has frequency `((c + 1)^dim - c^dim) / rings^dim`. Ring c is the disjoint union
-    over axes i and both signs of the boxes with `|x_i|` from c to c + 1 (in units of 1 / rings), earlier
-    coordinates below c and later ones below c + 1: no inner cube is subtracted, so nothing cancels.
+    - `squares`: the number of squares and of classes, default 5.
+    - `dim`: the dimension, default 2.
+
+    Class c has frequency `((c + 1)^dim - c^dim) / squares^dim`. It is the disjoint union, over axes i and
+    both signs, of the boxes with `|x_i|` from c to c + 1 in units of 1 / squares, earlier coordinates below c
+    and later ones below c + 1. No inner cube is subtracted, so nothing cancels.
 
     >>> (ConcentricSquares().frequencies * 25).round().tolist()
     [1.0, 3.0, 5.0, 7.0, 9.0]
     """
 
-    def __init__(self, rings: int = 5, dim: int = 2) -> None:
+    def __init__(self, squares: int = 5, dim: int = 2) -> None:
         whole_number("dim", dim, 1)
-        radius = torch.arange(whole_number("rings", rings, 1) + 1).double() / rings
+        radius = torch.arange(whole_number("squares", squares, 1) + 1).double() / squares
         # A closed box that ends one rounding step early holds the same numbers as a half-open one.
         below = radius.nextafter(radius - 1)
         low, high, label = [-below[1].expand(dim)], [below[1].expand(dim)], [0]
-        for c, i in itertools.product(range(1, rings), range(dim)):
+        for c, i in itertools.product(range(1, squares), range(dim)):
             far = torch.cat([below[c].expand(i), below[c + 1].expand(dim - i)])
             near = -far
             near[i] = radius[c]
@@ -152,13 +159,15 @@ class ConcentricSquares(BoxMixture):
 
 @final
 class Checkerboard(BoxMixture):
-    """Uniform on the dark cells of a `cells x cells` board on `[-1, 1]^2`, lower left dark; one class.
+    """Uniform on the dark cells of a `cells x cells` board on `[-1, 1]^2`; one class.
+
+    - `cells`: the number of cells along each side, default 4. The lower left cell is dark.
 
     >>> Checkerboard().contains([[-0.9, -0.9], [-0.4, -0.9]]).tolist()
     [True, False]
     """
 
     def __init__(self, cells: int = 4) -> None:
-        edge = torch.linspace(-1, 1, whole_number("cells", cells, 1) + 1, dtype=torch.float64)
+        line = torch.linspace(-1, 1, whole_number("cells", cells, 1) + 1, dtype=torch.float64)
         dark = torch.tensor([(i, j) for i in range(cells) for j in range(cells) if (i + j) % 2 == 0])
-        super().__init__(edge[dark], edge[dark + 1])
+        super().__init__(line[dark], line[dark + 1])

@@ -1,4 +1,4 @@
-"""Thick curves: two moons, circles, spiral arms, and any other smooth arcs, each arc a class."""
+"""Thick curves: two moons, circles, spiral arms and other smooth arcs. Each arc is a class."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ from toydiffusion.errors import InputError, whole_number
 from toydiffusion.types import Labels, Points
 
 Arc: TypeAlias = Callable[[Tensor], Points]
-"""A smooth map from the parameter `t` in [0, 1], `(n,)`, to points, `(n, d)`."""
+"""A smooth map from parameters `t` in [0, 1], `(n,)`, to points, `(n, d)`."""
 
 _NODES = 16
+"""Gauss-Legendre nodes in a panel."""
 _LEAST_PANELS = 10
+"""The fewest panels of an arc."""
 _PANEL = 3.0
+"""The longest panel, in units of the thickness."""
 _END = torch.tensor([1 / 8, 3 / 8], dtype=torch.float64)
-"""Gauss-Legendre nodes in a panel; the longest panel, in units of the thickness (measured: see `ArcSum`)."""
+"""Where the first panel is cut again, as shares of it; the last panel is cut at the mirror images."""
 
 
 class ArcSum(KernelMixture):
-    """The machinery of all curves: class c is `arc_c(t) + noise eps` with `t` uniform on [0, 1].
+    """The base class of all curves: class c is `arc_c(t) + noise eps`, with `t` uniform on [0, 1].
 
-    The integral over t is composite Gauss-Legendre with 16 nodes a panel and panels no longer than 4
-    `noise`: relative error of the density below 1e-12 at sigma = 0 out to 20 `noise` from the arc (along an
-    arc of radius R the integrand narrows there to `noise / sqrt(1 + 20 noise / R)`), less at any sigma > 0.
-    Samples are drawn from the arcs themselves, not from the nodes. The law of `(x - mean) / scale` keeps
-    its nodes; its thickness is `noise / scale` per axis.
+    The integral over t is by composite Gauss-Legendre quadrature, with 16 nodes in a panel and panels no
+    longer than 3 `noise`. At sigma = 0 the relative error of the density is below 1e-12 up to 20 `noise` from
+    the arc, where along an arc of radius R the integrand narrows to `noise / sqrt(1 + 20 noise / R)`. At
+    sigma > 0 the error is smaller.
+
+    Samples come from the arcs themselves, not from the nodes. The law of `(x - mean) / scale` has the same
+    nodes, and the thickness `noise / scale` per axis.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class ArcSum(KernelMixture):
         mean: Numbers = 0.0,
         scale: Numbers = 1.0,
     ) -> None:
-        """Take one arc for each class, and the columns' shift and scale."""
+        """Store one arc for each class, and the shift and scale of the columns."""
         thickness = float(numbers("noise", noise, ()))
         if thickness <= 0:
             raise InputError(f"noise must be > 0, got {noise}")
@@ -75,7 +80,7 @@ class ArcSum(KernelMixture):
             torch.cat(label),
         )
 
-    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+    def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         clean = torch.empty_like(normal)
         for c, arc in enumerate(self._arcs):
             own = label == c
@@ -94,11 +99,13 @@ class ArcSum(KernelMixture):
 
 @final
 class Arcs(ArcSum):
-    """Any thick curves: class c is `(arcs[c](t) + noise eps - mean) / scale`, `t` uniform on [0, 1].
+    """Any thick curves: class c is `(arcs[c](t) + noise eps - mean) / scale`, with `t` uniform on [0, 1].
 
-    Each arc maps `(n,)` parameters smoothly (analytically, for full accuracy) to `(n, d)` points, as a
-    circle does, or a spiral; a corner belongs between two arcs. `weights` `(K,)`, by default equal; `mean`
-    and `scale` are numbers or `(d,)`.
+    - `arcs`: K maps from `(n,)` parameters to `(n, d)` points. They are smooth, and analytic for full
+      accuracy. Corners are allowed only between two arcs.
+    - `noise`: the standard deviation of the thickness, > 0.
+    - `weights` `(K,)`: any positive numbers. None (default): equal weights.
+    - `mean`, `scale`: numbers or `(d,)`, default 0 and 1.
 
     >>> segment = Arcs([lambda t: t[:, None]], noise=0.1)
     >>> segment.mean.round(decimals=6).tolist(), segment.covariance.round(decimals=6).tolist()
@@ -108,9 +115,12 @@ class Arcs(ArcSum):
 
 @final
 class TwoMoons(ArcSum):
-    """Two interleaved half circles of radius 1, thickened by `noise`, uniform in arc length; a class each.
+    """Two interleaved half circles of radius 1, uniform in arc length, each of them a class.
 
-    Class 0 is the upper one about (0, 0), class 1 the lower one about (1, 1/2): scikit-learn's `make_moons`.
+    Class 0 is the upper one about (0, 0), class 1 the lower one about (1, 1/2), as in scikit-learn's
+    `make_moons`.
+
+    - `noise`: the standard deviation of the thickness, default 0.1.
 
     >>> TwoMoons().class_posterior([[0.0, 1.0]]).round().tolist()
     [[1.0, 0.0]]
@@ -124,7 +134,10 @@ class TwoMoons(ArcSum):
 
 @final
 class Circles(ArcSum):
-    """Circles of radius 1 (class 0) and `factor` (class 1) about 0, equally frequent, thickened by `noise`.
+    """Circles of radius 1 (class 0) and `factor` (class 1) about 0, equally frequent.
+
+    - `factor`: the radius of the inner circle, > 0 and < 1, default 0.5.
+    - `noise`: the standard deviation of the thickness, default 0.1.
 
     >>> Circles().class_posterior([[0.0, 0.5]]).round().tolist()
     [[0.0, 1.0]]
@@ -133,16 +146,21 @@ class Circles(ArcSum):
     def __init__(self, factor: float = 0.5, noise: float = 0.1) -> None:
         if not 0 < factor < 1:
             raise InputError(f"factor must be > 0 and < 1, got {factor}")
-        whole = partial(_circle, center=(0.0, 0.0), first=0.0, last=2 * math.pi)
-        super().__init__([partial(whole, radius=1.0), partial(whole, radius=factor)], noise)
+        full = partial(_circle, center=(0.0, 0.0), first=0.0, last=2 * math.pi)
+        super().__init__([partial(full, radius=1.0), partial(full, radius=factor)], noise)
 
 
 @final
 class Spiral(ArcSum):
-    """Archimedean spiral arms that end at radius 1, thickened by `noise`; a class each.
+    """Archimedean spiral arms that end at radius 1, each of them a class.
 
-    Arm c of the `arms` runs from angle `a = pi/2` to `b = pi/2 + 2 pi turns`, turned by `2 pi c / arms`, with
-    radius `angle / b` and `angle^2 = a^2 + (b^2 - a^2) t`: nearly uniform in arc length.
+    - `arms`: the number of arms, default 2.
+    - `noise`: the standard deviation of the thickness, default 0.05.
+    - `turns`: the turns of each arm, > 0, default 1.25.
+
+    Each arm runs from angle `a = pi/2` to `b = pi/2 + 2 pi turns`, with radius `angle / b` and
+    `angle^2 = a^2 + (b^2 - a^2) t`, which is nearly uniform in arc length. Arm c is rotated by
+    `2 pi c / arms`.
 
     >>> Spiral(arms=3).num_classes
     3
@@ -151,9 +169,9 @@ class Spiral(ArcSum):
     def __init__(self, arms: int = 2, noise: float = 0.05, *, turns: float = 1.25) -> None:
         if not (math.isfinite(turns) and turns > 0):
             raise InputError(f"turns must be > 0, got {turns}")
-        turned = [2 * math.pi * c / arms for c in range(whole_number("arms", arms, 1))]
+        rotations = [2 * math.pi * c / arms for c in range(whole_number("arms", arms, 1))]
         super().__init__(
-            [partial(_arm, turned=angle, last=math.pi * (0.5 + 2 * turns)) for angle in turned], noise
+            [partial(_arm, rotation=angle, last=math.pi * (0.5 + 2 * turns)) for angle in rotations], noise
         )
 
 
@@ -162,7 +180,7 @@ def _circle(t: Tensor, *, center: tuple[float, float], radius: float, first: flo
     return torch.stack([center[0] + radius * angle.cos(), center[1] + radius * angle.sin()], 1)
 
 
-def _arm(t: Tensor, *, turned: float, last: float) -> Points:
+def _arm(t: Tensor, *, rotation: float, last: float) -> Points:
     first = math.pi / 2
     angle = (first**2 + (last**2 - first**2) * t).sqrt()
-    return torch.stack([(angle + turned).cos(), (angle + turned).sin()], 1) * (angle / last)[:, None]
+    return torch.stack([(angle + rotation).cos(), (angle + rotation).sin()], 1) * (angle / last)[:, None]

@@ -15,18 +15,19 @@ from toydiffusion.types import Labels, Levels, Points
 
 
 class GaussianSum(Distribution):
-    """The machinery of `Gaussian` and `GaussianMixture`.
+    """The base class of `Gaussian` and `GaussianMixture`.
 
     With `S_j = C_j + sigma^2 I = L_j L_j^T`:
 
         log f_j(x; sigma) = -|L_j^-1 (x - mu_j)|^2 / 2 - log det L_j - (d / 2) log(2 pi)
         E_j[clean | x]    = mu_j + C_j S_j^-1 (x - mu_j)
 
-    By Cholesky factors, not eigenvectors: their rounding does not depend on the scale of the axes.
+    Cholesky factors are used, not eigenvectors, because their rounding does not depend on the scale of the
+    axes.
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weight: Tensor, label: Labels) -> None:
-        """Take checked shapes `(m, d)`, `(m, d, d)`, `(m,)`, `(m,)`."""
+        """Store means `(m, d)`, covariances `(m, d, d)`, weights `(m,)` and labels `(m,)`."""
         size = covariances.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
         skew = (covariances - covariances.mT).abs() > 1e-9 * size[:, :, None] * size[:, None, :]
         factor, failed = torch.linalg.cholesky_ex(covariances)
@@ -41,7 +42,7 @@ class GaussianSum(Distribution):
         self._row_cost = covariances.numel()
 
     def _components(self, x: Points, sigma: Levels) -> tuple[Tensor, Blend]:
-        # One factorisation for each distinct level: most callers ask for one level a call.
+        # One factorisation for each distinct noise level: most calls have only one.
         level, row = torch.unique(sigma, return_inverse=True)
         noise = level.square()[:, None, None, None] * torch.eye(self.dim).to(x)
         factor = torch.linalg.cholesky(self._spread + noise)
@@ -62,7 +63,7 @@ class GaussianSum(Distribution):
 
         return log_density, blend
 
-    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+    def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         j = self._pick(label, uniform[:, 0])
         return self._center[j] + (self._factor[j] @ normal[:, :, None])[:, :, 0]
 
@@ -76,7 +77,7 @@ class GaussianSum(Distribution):
 
     @property
     def entropy(self) -> float | None:
-        """`log det(2 pi e C) / 2` in nats for a single Gaussian, else None."""
+        """`log det(2 pi e C) / 2`, in nats, for a single Gaussian; None for a mixture."""
         if len(self._weight) > 1:
             return None
         return float(self._factor[0].diagonal().log().sum() + self.dim / 2 * math.log(2 * math.pi * math.e))
@@ -84,7 +85,10 @@ class GaussianSum(Distribution):
 
 @final
 class Gaussian(GaussianSum):
-    """The normal law of this mean `(d,)` and covariance `(d, d)`, symmetric and positive definite; one class.
+    """The normal law; one class.
+
+    - `mean` `(d,)`: the mean.
+    - `covariance` `(d, d)`: the covariance, symmetric and positive definite.
 
     >>> Gaussian([1.0], [[4.0]]).denoise([[3.0]], sigma=2.0).round(9).tolist()
     [[2.0]]
@@ -101,10 +105,12 @@ class Gaussian(GaussianSum):
 
 @final
 class GaussianMixture(GaussianSum):
-    """A mixture of Gaussians: means `(m, d)`, full covariances `(m, d, d)`.
+    """A mixture of Gaussians with full covariances.
 
-    `weights` `(m,)`, any positive numbers, by default equal; `labels` `(m,)`, by default a class for each
-    component.
+    - `means` `(m, d)`: the means.
+    - `covariances` `(m, d, d)`: the covariances, symmetric and positive definite.
+    - `weights` `(m,)`: any positive numbers. None (default): equal weights.
+    - `labels` `(m,)`: class indices, 0..K-1. None (default): each component is a class.
 
     >>> pair = GaussianMixture([[-1.0], [1.0]], [[[0.1]], [[0.1]]])
     >>> pair.class_posterior([[0.0]], sigma=0.5).tolist()

@@ -1,4 +1,4 @@
-"""A uniform interval seen through normal noise: its log-density and posterior mean, without cancellation."""
+"""The noised uniform interval: its log-density and posterior mean, without cancellation."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ _HALF_LOG_TAU = math.log(2 * math.pi) / 2
 
 
 def interval(x: Tensor, sigma: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-density at `x = y + sigma eps`, y uniform on [low, high], and `E[y | x]`; all broadcast.
+    """Return the log-density at `x = y + sigma eps`, with y uniform on [low, high], and `E[y | x]`.
 
-    Let `a` be the distance from x to the nearer end in units of sigma (negative inside) and `w` the width
-    in the same units. With s the way from that end into the interval,
+    The arguments broadcast. Let `a` be the distance from x to the nearer end in units of sigma, negative
+    inside, and `w` the width in the same units. With s the distance from that end into the interval,
 
         p(x) = exp(-a^2/2) / (sqrt(2 pi) sigma w) * int_0^w exp(-a s - s^2/2) ds,
         E[y | x] = nearer end + sigma E[s]   (towards the other end).
 
-    *Narrow* (the exponent moves by less than 1/2): the integral and the mean of s by 8 Gauss-Legendre nodes,
-    exact to rounding. *Wide*: with b = a + w,
+    *Narrow* intervals, over which the exponent changes by less than 1/2: 8 Gauss-Legendre nodes give the
+    integral and the mean of s, exact to rounding.
+
+    *Wide* intervals: with b = a + w,
 
         int = sqrt(pi/2) (erfcx(a / sqrt 2) - exp((a^2 - b^2) / 2) erfcx(b / sqrt 2)),
         E[y | x] = x + sigma (1 - exp((a^2 - b^2) / 2)) / int   (towards the interval),
 
-    `erfcx` being the tail of the normal without its exponential, so that nothing underflows however far x
-    is; inside, the same without `exp(-a^2/2)` taken out. Relative error of the density 1e-15 (1 + a^2),
-    absolute error of the mean 1e-15 (|x| + |low| + |high|). Autograd passes through both branches, so the
-    branch not taken is given arguments at which it is finite.
+    where `erfcx` is the tail of the normal without its exponential, so nothing underflows however far x is.
+    Inside the interval the factor `exp(-a^2/2)` is not taken out.
 
-    At sigma = 0 the log-density is `-log(high - low)` on the closed interval and -inf outside.
+    The relative error of the density is 1e-15 (1 + a^2). The absolute error of the mean is
+    1e-15 (|x| + |low| + |high|).
+
+    Autograd passes through both branches. So the branch that is not taken gets arguments at which it is
+    finite.
+
+    At sigma = 0 the log-density is `-log(high - low)` on the closed interval, and -inf outside.
     """
     known = sigma == 0
     sigma = sigma.masked_fill(known, 1.0)

@@ -1,4 +1,4 @@
-"""Weighted points, each thickened by the same normal: finite sets, and what curves are made of."""
+"""Weighted points, each with the same normal kernel: finite sets, and the nodes of curves."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from toydiffusion.types import Labels, Levels, Points
 
 
 class KernelMixture(Distribution):
-    """The machinery of finite sets and curves: points `p_j` seen through thickness `tau` `(d,)` and noise.
+    """The base class of finite sets and curves: points `p_j`, each with a normal kernel of thickness `tau`.
 
-    With `v = tau^2 + sigma^2` per axis:
+    `tau` `(d,)` is a standard deviation per axis. With `v = tau^2 + sigma^2` per axis:
 
         log f_j(x; sigma) = -sum_i (x_i - p_ji)^2 / (2 v_i) - sum_i log(2 pi v_i) / 2
         E_j[clean | x]    = p_j + (tau^2 / v) (x - p_j)
     """
 
     def __init__(self, points: Points, thickness: Tensor, weight: Tensor, label: Labels) -> None:
-        """Take checked points `(m, d)`, standard deviations `(d,)`, weights `(m,)` and labels `(m,)`."""
+        """Store points `(m, d)`, standard deviations `(d,)`, weights `(m,)` and labels `(m,)`."""
         super().__init__(weight, label, points, torch.diag(thickness.square())[None])
         self._points: Final = points
         self._thickness: Final = thickness
@@ -32,7 +32,7 @@ class KernelMixture(Distribution):
         thick = self._thickness.square()
         variance = thick + sigma[:, None].square()
         log_density = -(2 * math.pi * variance).log().sum(1)[:, None] / 2
-        # Differences, not products as in cdist: those cancel where the points are many sigma from 0.
+        # Differences, not products as in cdist, which cancel if the points are many sigma from 0.
         for x_i, p_i, v_i in zip(x.T, self._points.T, variance.T, strict=True):
             log_density = log_density - (x_i[:, None] - p_i).square() * (0.5 / v_i)[:, None]
 
@@ -45,10 +45,12 @@ class KernelMixture(Distribution):
 
 @final
 class Empirical(KernelMixture):
-    """The finite set: every point equally likely. Its denoiser is the ideal memoriser of a training set.
+    """A finite set of equally likely points. Its denoiser is that of a model that memorises its training set.
 
-    `points` `(m, d)`, `labels` `(m,)` 0..K-1 or None. It has no density at sigma = 0: all questions need
-    sigma > 0. Each answer looks at all m points, a few queries at a time.
+    - `points` `(m, d)`: the points.
+    - `labels` `(m,)`: their class indices, 0..K-1. None (default): one class.
+
+    There is no density at sigma = 0, so every method needs sigma > 0. The cost per query grows with m.
 
     >>> Empirical([[0.0], [1.0]]).denoise([[0.5]], sigma=1.0).tolist()
     [[0.5]]
@@ -66,7 +68,7 @@ class Empirical(KernelMixture):
             torch.zeros(len(given), dtype=torch.int64) if label is None else label,
         )
 
-    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+    def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         return self._points[self._pick(label, uniform[:, 0])]
 
     def _standardized(self, mean: Tensor, scale: Tensor) -> Empirical:

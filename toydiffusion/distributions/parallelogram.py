@@ -1,4 +1,4 @@
-"""The uniform parallelogram in the plane, and so the rotated square: one integral is left to do."""
+"""The uniform parallelogram in the plane, such as a rotated square, by a one-dimensional integral."""
 
 from __future__ import annotations
 
@@ -18,57 +18,62 @@ from toydiffusion.types import Labels, Levels, Points
 
 _NODE, _WEIGHT = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(40))
 _DROP = 40.0
-"""Where the integrand is below `exp(-_DROP)` of its maximum it is left out."""
+"""The integrand is left out where it is below `exp(-_DROP)` of its maximum."""
 _MOST = 5
-"""Pieces into which the integrand is cut at most."""
+"""The most pieces that the window of integration is cut into."""
 
 
 @final
 class Parallelogram(Bounded):
-    """Uniform on the closed parallelogram `center + u_1 edges[0] + u_2 edges[1]`, `|u_i| <= 1/2`; one class.
+    """Uniform on the closed parallelogram `center + u_1 sides[0] + u_2 sides[1]`, `|u_i| <= 1/2`; one class.
 
-    In the frame of the longer edge (length l) and its normal the point at height h, `|h| <= H/2`, lies on
-    the segment of length l about `k h`, so with x at `(y_1, y_2)` in that frame
+    - `center` `(2,)`: the centre.
+    - `sides` `(2, 2)`: one side per row, not parallel.
+
+    Take the frame of the longer side, of length l, and its normal. The points at height h, `|h| <= H/2`, form
+    a segment of length l about `k h`. So with x at `(y_1, y_2)` in that frame,
 
         p(x; sigma) = int dh / H  N(y_2; h, sigma^2)  U(y_1 - k h; sigma),
 
-    U the noised uniform segment (`interval`). The integrand is log-concave: its maximum and the window
-    where it exceeds `exp(-40)` of it come from bisection. The integrand is as fine as `sigma / k`, so the
-    window is cut into about `|k| / 2` equal pieces, or for large k where the segment's soft ends begin and
-    end, `8 sigma / k` about `(y_1 +- l/2) / k`; then 40 Gauss-Legendre nodes a piece leave a relative error
-    below 1e-12. `center` `(2,)`; `edges` `(2, 2)`, one edge a row, not parallel.
+    where U is the noised uniform segment (`interval`). The integrand is log-concave. Bisection finds its
+    maximum and the window in which it exceeds `exp(-40)` of the maximum.
+
+    The integrand varies on the scale `sigma / k`. So the window is cut into about `|k| / 2` equal pieces. For
+    large k it is cut where the ends of the segment are blurred, at `8 sigma / k` about `(y_1 +- l/2) / k`.
+    With 40 Gauss-Legendre nodes in each piece the relative error is below 1e-12.
 
     >>> diamond = Parallelogram.rotated_square(45)
     >>> diamond.contains([[0.0, 1.4], [0.9, 0.9]]).tolist()
     [True, False]
     """
 
-    def __init__(self, center: Numbers, edges: Numbers) -> None:
-        middle, sides = numbers("center", center, (2,)), numbers("edges", edges, (2, 2))
-        length, order = sides.norm(dim=1).sort(descending=True)
-        along, across = sides[order] / length[:, None]
+    def __init__(self, center: Numbers, sides: Numbers) -> None:
+        middle, side = numbers("center", center, (2,)), numbers("sides", sides, (2, 2))
+        length, order = side.norm(dim=1).sort(descending=True)
+        along, across = side[order] / length[:, None]
         height = float(along[0] * across[1] - along[1] * across[0])
         if not abs(height) > 0:
-            raise InputError(f"edges must not be parallel, got {sides.tolist()}")
+            raise InputError(f"sides must not be parallel, got {side.tolist()}")
         super().__init__(
             torch.ones(1).double(),
             torch.zeros(1, dtype=torch.int64),
             middle[None],
-            (sides.T @ sides)[None] / 12,
+            (side.T @ side)[None] / 12,
         )
         self._center: Final = middle
-        self._edges: Final = sides
+        self._sides: Final = side
         self._frame: Final = torch.stack([along, torch.stack([-along[1], along[0]])])
         self._length: Final = length[0]
         self._height: Final = length[1] * abs(height)
         self._lean: Final = float(along @ across) / height
         self._cuts: Final = min(_MOST, math.ceil(abs(self._lean) / 2 + 0.6))
-        # A quarter of the truth: the bisections' tables have one column only, and want more rows.
+        # A quarter of the real cost: the tables of the bisections have one column, and run faster with more
+        # rows.
         self._row_cost = self._cuts * len(_NODE) // 4
 
     @classmethod
     def rotated_square(cls, degrees: float) -> Parallelogram:
-        """Return the square `[-1, 1]^2` turned counterclockwise by this angle."""
+        """Return the square `[-1, 1]^2` rotated counterclockwise by this angle."""
         c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         return cls([0.0, 0.0], [[2 * c, 2 * s], [-2 * s, 2 * c]])
 
@@ -109,7 +114,7 @@ class Parallelogram(Bounded):
         sigma: Tensor,
         integrand: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """Return the ascending ends of the pieces of h, `(n, pieces + 1)`; all arguments `(n, 1)`."""
+        """Return the ascending ends of the pieces of h, `(n, pieces + 1)`. All arguments are `(n, 1)`."""
         k, ends = self._lean, torch.stack([-self._height, self._height]) / 2
 
         def rises(h: Tensor) -> Tensor:
@@ -118,7 +123,7 @@ class Parallelogram(Bounded):
 
         top = _bisect(rises, ends[0].expand_as(y_1), ends[1].expand_as(y_1), steps=40)
         least = integrand(y_1, y_2, top)[0] - _DROP
-        # The logarithm falls at least as fast as a normal's: beyond `reach` it is below `least`.
+        # The logarithm falls at least as fast as that of a normal, so beyond `reach` it is below `least`.
         reach = torch.minimum((ends - top).abs(), math.sqrt(2 * _DROP) * sigma)
         sign = torch.tensor([-1.0, 1.0]).to(sigma)
         reach = _bisect(
@@ -131,11 +136,11 @@ class Parallelogram(Bounded):
         cuts = torch.cat([y_1 - self._length / 2 + soft, y_1 + self._length / 2 + soft], 1) / k
         return torch.cat([window, cuts.clamp(window[:, :1], window[:, 1:])], 1).sort(1).values
 
-    def _place(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
-        return self._center + (uniform[:, 1:] - 0.5) @ self._edges
+    def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
+        return self._center + (uniform[:, 1:] - 0.5) @ self._sides
 
     def _standardized(self, mean: Tensor, scale: Tensor) -> Parallelogram:
-        return Parallelogram((self._center - mean) / scale, self._edges / scale)
+        return Parallelogram((self._center - mean) / scale, self._sides / scale)
 
     @property
     def entropy(self) -> float | None:
@@ -144,7 +149,7 @@ class Parallelogram(Bounded):
 
 
 def _bisect(holds: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *, steps: int) -> Tensor:
-    """Return where `holds` turns false between `low` and `high`, elementwise: `high` where it never does."""
+    """Return where `holds` becomes false between `low` and `high`, elementwise; `high` if it never does."""
     end = high
     for _ in range(steps):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The law where the reverse process starts: one object that samples and gives log-densities."""
+"""The prior: the law at the highest noise level, which is sampled and has a log-density."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from toydiffusion.types import Labels, Points
 
 @dataclass(frozen=True)
 class Prior:
-    """The law of `distribution` noised to `sigma`: where the reverse process starts and the log-density ends.
+    """The law of `distribution` noised to `sigma`, where the reverse process starts.
 
-    With an exact distribution it is the exact start. `Prior(moments(z, label), sigma)` is what a model uses:
-    per class the Gaussian with the data's mean and its covariance plus sigma^2, since noised data is not
-    N(0, sigma^2 I) but has the data's own variance on top.
+    - `distribution`: the clean law.
+    - `sigma`: the noise level.
+
+    A model uses `Prior(moments(z, label), sigma)`: for each class the Gaussian with the mean of the data and
+    with the covariance of the data plus sigma^2 I. It is not N(0, sigma^2 I), because noised data has the
+    variance of the data as well. With the exact law of the data the prior is exact.
     """
 
     distribution: Distribution
     sigma: float
 
     def rows(self, rows: range, *, seed: int, label: Labels | None = None) -> tuple[Points, Labels]:
-        """Return these rows of the endless sample of this seed, `(n, d)`, and their labels, `(n,)`."""
+        """Return these rows of the infinite sample of this seed, `(n, d)`, and their labels, `(n,)`."""
         return self.distribution.rows(rows.start, rows.stop, seed=seed, sigma=self.sigma, label=label)
 
     def log_prob(self, z: Points, label: Labels | None = None) -> Tensor:
@@ -35,10 +38,15 @@ class Prior:
 
 
 def moments(z: Points, label: Labels | None = None) -> GaussianMixture:
-    """Return one Gaussian per class with the mean, covariance and frequency of its points `z`, `(n, d)`.
+    """Return the mixture of one Gaussian per class, with the moments and the frequency of its points.
 
-    A class without spread in some direction (a single point, say) gets the smallest spread that a float64
-    covariance can carry there, so that every class can be noised.
+    - `z` `(n, d)`: the points.
+    - `label` `(n,)`: their class indices 0..K-1. None (default): one class.
+
+    Every covariance is increased by 1e-10 I. So it is positive definite even for a class without spread in
+    some direction, such as a single point.
+
+    Raises `InputError` for a class without a point.
     """
     label = torch.zeros(len(z), dtype=torch.int64) if label is None else label
     counts = label.bincount()

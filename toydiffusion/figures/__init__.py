@@ -1,7 +1,7 @@
 """Figures. Each function takes arrays, denoisers or schedules and returns a matplotlib `Figure`.
 
-A denoiser is any callable `(z, sigma, label) -> points`, so every figure of a network is also one of
-the exact distribution. Nothing here touches pyplot or matplotlib's global settings.
+Every figure of a network can also show an exact distribution, because both are denoisers. Neither pyplot nor
+matplotlib's global settings are used.
 """
 
 from __future__ import annotations

@@ -19,25 +19,29 @@ if TYPE_CHECKING:
 def animation_frames(
     panels: Sequence[tuple[str, str, Floats]], sigmas: Floats, *, outline: Outline, half_width: float = 2.0
 ) -> list[NDArray[np.uint8]]:
-    """Return the reverse process as images `(height, width, 3)`, one per level.
+    """Return the reverse process as images, `(height, width, 3)`, one for each noise level.
 
-    `panels` are (title, colour, path `(levels, n, 2)`), side by side; `sigmas` `(levels,)` are written below.
+    - `panels`: (title, colour, trajectory `(levels, n, 2)`) for each panel, from left to right.
+    - `sigmas` `(levels,)`: the noise levels, which are shown below.
+    - `outline`: closed lines around the point set.
+    - `half_width`: the panels show `[-half_width, half_width]^2`, default 2.
     """
     images = []
     with canvas(3.3 * len(panels), 3.8, 1, len(panels)) as (figure, axes):
         dots = []
-        for ax, (title, colour, path) in zip(axes[0], panels, strict=True):
+        for ax, (title, colour, trajectory) in zip(axes[0], panels, strict=True):
             plane(ax, outline, half_width)
-            dots.append(ax.plot(path[0, :, 0], path[0, :, 1], ".", color=COLOURS[colour], markersize=2.6)[0])
+            start = trajectory[0]
+            dots.append(ax.plot(start[:, 0], start[:, 1], ".", color=COLOURS[colour], markersize=2.6)[0])
             ax.set_title(title)
-        words = figure.supxlabel("σ = 00.000", fontsize=11)
+        caption = figure.supxlabel("σ = 00.000", fontsize=11)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         figure.set_dpi(100)
-        for level, sigma in enumerate(sigmas):
-            for dot, (_, _, path) in zip(dots, panels, strict=True):
-                dot.set_data(path[level, :, 0], path[level, :, 1])
-            words.set_text(f"σ = {sigma:.3f}" if sigma else "denoised")
+        for i, sigma in enumerate(sigmas):
+            for dot, (_, _, trajectory) in zip(dots, panels, strict=True):
+                dot.set_data(trajectory[i, :, 0], trajectory[i, :, 1])
+            caption.set_text(f"σ = {sigma:.3f}" if sigma else "denoised")
             images.append(pixels(figure))
     return images
 
@@ -46,9 +50,9 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     """Return the figure as an image, `(height, width, 3)`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    drawn = FigureCanvasAgg(figure)
-    drawn.draw()  # type: ignore[no-untyped-call]
-    return np.array(drawn.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
+    rendered = FigureCanvasAgg(figure)
+    rendered.draw()  # type: ignore[no-untyped-call]
+    return np.array(rendered.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
 
 
 def save_gif(
@@ -58,9 +62,14 @@ def save_gif(
     seconds: float = 0.1,
     rest: float = 2.0,
 ) -> None:
-    """Write images `(height, width, 3)` to a looping GIF, whole or not at all; the last one stays for `rest`.
+    """Write images to a looping GIF file, complete or not at all.
 
-    All frames share 32 colours taken from the first and last: a drawing needs no more.
+    - `images`: `(height, width, 3)` each.
+    - `path`: the file.
+    - `seconds`: how long each image is shown, default 0.1.
+    - `rest`: how long the last image is shown, in seconds, default 2.
+
+    All images share 32 colours, taken from the first and the last image. That is enough for a figure.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The borders between concentric classes, generated against true."""
+"""The borders between concentric squares, generated and true."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ def radius_density(
 ) -> Floats:
     """Return the density of `r = max|x_i|` of each class, weighted by its share, `(classes, bins)`.
 
-    Bins of `[0, limit]`; all of it times the bin width is the share of points with r < limit.
+    - `points` `(n, d)`: the points.
+    - `label` `(n,)`: their class indices.
+    - `bins`: the number of bins, default 100.
+    - `limit`: the bins cover `[0, limit]`, default 1.1.
+
+    The sum over classes and bins, times the bin width, is the share of points with r < limit.
     """
     r = np.abs(points).max(axis=1)
     width = limit / bins
@@ -30,24 +35,36 @@ def radius_density(
 
 
 def border_profile(
-    points: Floats, label: NDArray[np.int64], *, rings: int = 5, bins: int = 110, limit: float = 1.1
+    points: Floats, label: NDArray[np.int64], *, squares: int = 5, bins: int = 110, limit: float = 1.1
 ) -> Figure:
-    """Return the density of max|x_i| of generated points by class, stacked, against the true 2r."""
+    """Return the stacked density of max|x_i| by class, beside the true density 2r.
+
+    - `points` `(n, 2)`: generated points.
+    - `label` `(n,)`: their class indices.
+    - `squares`: the number of concentric squares, default 5.
+    - `bins`, `limit`: see `radius_density`.
+    """
     density = radius_density(points, label, bins=bins, limit=limit)
-    edges = np.linspace(0, limit, bins + 1)
+    bin_edges = np.linspace(0, limit, bins + 1)
     with canvas(9.6, 3.8) as (figure, axes):
         ax = axes[0, 0]
         base = np.zeros(bins)
         for c, row in enumerate(density):
             ax.stairs(
-                base + row, edges, baseline=base, fill=True, color=CLASSES[c], alpha=0.85, label=f"class {c}"
+                base + row,
+                bin_edges,
+                baseline=base,
+                fill=True,
+                color=CLASSES[c],
+                alpha=0.85,
+                label=f"class {c}",
             )
             base = base + row
         ax.plot([0, 1, 1], [0, 2, 0], color=COLOURS["truth"], linewidth=1.4, label="truth: 2r")
-        for border in np.arange(1, rings) / rings:
+        for border in np.arange(1, squares) / squares:
             ax.axvline(border, color=COLOURS["truth"], linewidth=0.6, linestyle=(0, (4, 3)), alpha=0.7)
         ax.set(
-            xlabel="r = max |xᵢ|, distance from the centre",
+            xlabel="r = max |xᵢ|",
             ylabel="density of generated points",
             xlim=(0, limit),
         )
@@ -57,9 +74,10 @@ def border_profile(
 
 
 def border_bars(inner: Sequence[float], outer: Sequence[float]) -> Figure:
-    """Return, for each border, the share of points just inside and just outside over the true share.
+    """Return bars of the share of points near each border, divided by the true share.
 
-    `inner[b]` belongs to class b, `outer[b]` to class b + 1, on the two sides of border b.
+    - `inner`: for border b the value of class b, on the inner side.
+    - `outer`: for border b the value of class b + 1, on the outer side.
     """
     with canvas(9.6, 2.9) as (figure, axes):
         ax = axes[0, 0]

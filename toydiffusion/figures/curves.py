@@ -1,4 +1,4 @@
-"""Curves and measured values: schedules, training loss, distances to the truth."""
+"""Curves and measured values: schedules, training losses, distances from the truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 
 
 
 def schedule_curves(schedules: Mapping[str, Schedule]) -> Figure:
-    """Return sigma and the signal-to-noise ratio 1 / sigma^2 against u; names in `COLOURS` stand out."""
+    """Return curves of sigma and of the signal-to-noise ratio 1 / sigma^2 over u.
+
+    - `schedules`: by name. Those with names in `COLOURS` are highlighted.
+    """
     u = torch.linspace(0, 1, 401, dtype=torch.float64)
     quiet = iter(_DASHES * len(schedules))
     with canvas(9.6, 3.9, 1, 3) as (figure, axes):
@@ -35,8 +38,8 @@ def schedule_curves(schedules: Mapping[str, Schedule]) -> Figure:
             }
             for ax, y in zip(axes[0], (sigma, sigma, 1 / sigma**2), strict=True):
                 ax.plot(u.numpy(), y, **style)
-        for ax, title in zip(axes[0], ("σ", "σ, logarithmic", "signal to noise, 1/σ²"), strict=True):
-            ax.set(title=title, xlabel="u, share of the schedule's time", xlim=(0, 1))
+        for ax, title in zip(axes[0], ("σ", "σ, logarithmic", "signal-to-noise ratio 1/σ²"), strict=True):
+            ax.set(title=title, xlabel="u, time of the schedule", xlim=(0, 1))
         axes[0, 1].set_yscale("log")
         axes[0, 2].set_yscale("log")
         handles, names = axes[0, 0].get_legend_handles_labels()
@@ -46,7 +49,14 @@ def schedule_curves(schedules: Mapping[str, Schedule]) -> Figure:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """One training run: the loss of every step and, at its end, of other points and of the exact denoiser."""
+    """The losses of one training run.
+
+    - `name`: the title.
+    - `colour`: a key of `COLOURS`.
+    - `loss`: the loss of every step.
+    - `least`: the least possible loss, that of the exact denoiser.
+    - `fresh`: the loss at fresh points after training.
+    """
 
     name: str
     colour: str
@@ -56,7 +66,7 @@ class LossCurve:
 
 
 def smoothed(values: Floats, window: int) -> Floats:
-    """Return the running mean over up to `window` values so far.
+    """Return the running mean of the last `window` values, or of all values so far if they are fewer.
 
     >>> smoothed(np.array([1.0, 3.0, 5.0]), 2).tolist()
     [1.0, 2.0, 4.0]
@@ -68,7 +78,7 @@ def smoothed(values: Floats, window: int) -> Floats:
 
 
 def loss_curves(runs: Sequence[LossCurve]) -> Figure:
-    """Return a panel per run: its loss, the running mean, the least possible, the loss at fresh points."""
+    """Return a panel for each run: loss, running mean, least possible loss, loss at fresh points."""
     with canvas(4.8 * len(runs), 3.6, 1, len(runs)) as (figure, axes):
         for ax, run in zip(axes[0], runs, strict=True):
             step = np.arange(1, len(run.loss) + 1)
@@ -80,11 +90,11 @@ def loss_curves(runs: Sequence[LossCurve]) -> Figure:
                 color=COLOURS["truth"],
                 linestyle=(0, (4, 2)),
                 linewidth=1.3,
-                label="least possible",
+                label="least possible loss",
             )
             ax.plot(
                 [step[-1]], [run.fresh], "o", color="white", markeredgecolor=COLOURS[run.colour], zorder=5,
-                markeredgewidth=1.8, markersize=7, clip_on=False, label="at fresh points, at the end",
+                markeredgewidth=1.8, markersize=7, clip_on=False, label="fresh points, after training",
             )  # fmt: skip
             ordinary = np.array([run.least, run.fresh, *mean[len(mean) // 50 :]])
             span = float(np.ptp(ordinary))
@@ -95,13 +105,20 @@ def loss_curves(runs: Sequence[LossCurve]) -> Figure:
                 ylim=(ordinary.min() - 0.15 * span, ordinary.max() + 0.15 * span),
             )
             ax.legend(loc="upper right")
-        axes[0, 0].set_ylabel("loss (each recipe's own weighting)")
+        axes[0, 0].set_ylabel("loss (weighted as in the recipe)")
     return figure
 
 
 @dataclass(frozen=True)
 class StepCurve:
-    """A measured distance for each number of steps; `exact` is drawn as a dashed line."""
+    """Measured distances from the truth for several numbers of steps.
+
+    - `name`: the label of the curve.
+    - `colour`: a key of `COLOURS`.
+    - `distance`: the total variation for each number of steps.
+    - `inside`: the share inside the support for each number of steps.
+    - `exact`: whether the denoiser is exact (dashed line), default False.
+    """
 
     name: str
     colour: str
@@ -111,7 +128,12 @@ class StepCurve:
 
 
 def step_curves(steps: Sequence[int], curves: Sequence[StepCurve], *, floor: float) -> Figure:
-    """Return total variation, with the sampling floor, and the share inside, by the number of steps."""
+    """Return total variation and share inside over the number of steps.
+
+    - `steps`: the numbers of steps.
+    - `curves`: the measured values.
+    - `floor`: the total variation of as many true points.
+    """
     with canvas(9.6, 3.9, 1, 2) as (figure, axes):
         for curve in curves:
             style = {
@@ -140,7 +162,13 @@ def step_curves(steps: Sequence[int], curves: Sequence[StepCurve], *, floor: flo
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measure: for every name the value of each seed; `reference` is drawn across, where there is one."""
+    """One measure, compared between several names.
+
+    - `title`: the name of the measure.
+    - `values`: for each name the value of each seed.
+    - `reference`: a value shown as a horizontal line, or None (default).
+    - `reference_name`: its label.
+    """
 
     title: str
     values: Mapping[str, Sequence[float]]
@@ -149,21 +177,28 @@ class Comparison:
 
 
 def comparisons(panels: Sequence[Comparison]) -> Figure:
-    """Return a panel per measure: every seed a dot beside the mean with its standard error."""
+    """Return a panel for each measure: a dot for each seed, and the mean with its standard error."""
     with canvas(9.6, 3.7, 1, len(panels)) as (figure, axes):
         for ax, panel in zip(axes[0], panels, strict=True):
             for place, (name, values) in enumerate(panel.values.items()):
-                seen = np.asarray(values, dtype=np.float64)
+                measured = np.asarray(values, dtype=np.float64)
                 colour = COLOURS.get(name, INK)
-                if len(seen) == 1:
-                    ax.plot([place], seen, "D", color=colour, markersize=6)
+                if len(measured) == 1:
+                    ax.plot([place], measured, "D", color=colour, markersize=6)
                     continue
-                error = seen.std(ddof=1) / np.sqrt(len(seen))
-                ax.plot(np.full(len(seen), place - 0.13), seen, "o", color=colour, markersize=4.5, alpha=0.5)
+                std_error = measured.std(ddof=1) / np.sqrt(len(measured))
+                ax.plot(
+                    np.full(len(measured), place - 0.13),
+                    measured,
+                    "o",
+                    color=colour,
+                    markersize=4.5,
+                    alpha=0.5,
+                )
                 ax.errorbar(
                     [place + 0.13],
-                    [seen.mean()],
-                    yerr=[error],
+                    [measured.mean()],
+                    yerr=[std_error],
                     fmt="D",
                     color=colour,
                     markersize=6,

@@ -1,4 +1,4 @@
-"""Log-densities made visible: maps, a cut through one, single points with their bars, calibration."""
+"""Figures of log-densities: maps, cuts, single points with error bars, reliability diagrams."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 def density_maps(
     learned: Floats, exact: Floats, *, outline: Outline, half_width: float, floor: float = -8.0
 ) -> Figure:
-    """Return the learned and the exact log-density on one lattice, `(n * n,)` each, and their difference.
+    """Return maps of the learned and of the exact log-density, and of their difference.
 
-    The lattice is `fields.lattice(half_width, n)`. Below `floor` nats both maps have one colour, and the
-    difference is blank where both are below.
+    - `learned`, `exact` `(n * n,)`: log-densities at `fields.lattice(half_width, n)`, in nats.
+    - `outline`: closed lines around the point set.
+    - `half_width`: the maps show `[-half_width, half_width]^2`.
+    - `floor`: lower values are shown as this value, in nats, default -8. The difference is blank where both
+      are lower.
     """
     side = round(len(learned) ** 0.5)
     box = (-half_width, half_width, -half_width, half_width)
@@ -46,7 +49,13 @@ def density_maps(
 
 @dataclass(frozen=True)
 class Curve:
-    """A value at each of some points, with its bar where it has one."""
+    """Values at several points, with their error bars.
+
+    - `name`: the label of the curve.
+    - `colour`: a key of `COLOURS`.
+    - `value` `(n,)`: the values.
+    - `bar` `(n,)`: their error bars, or None (default).
+    """
 
     name: str
     colour: str
@@ -55,7 +64,12 @@ class Curve:
 
 
 def density_cut(along: Floats, curves: Sequence[Curve], *, lowest: float = -14.0) -> Figure:
-    """Return log-densities along a line: bands are the bars."""
+    """Return log-densities along a line, with their error bars as bands.
+
+    - `along` `(n,)`: the coordinate along the line.
+    - `curves`: the log-densities, in nats.
+    - `lowest`: the lowest value shown, in nats, default -14.
+    """
     with canvas(9.6, 3.8) as (figure, axes):
         ax = axes[0, 0]
         for curve in curves:
@@ -76,7 +90,10 @@ def density_cut(along: Floats, curves: Sequence[Curve], *, lowest: float = -14.0
 
 
 def point_estimates(groups: Mapping[str, Sequence[Curve]]) -> Figure:
-    """Return single points in named groups, every estimate of each with its bar; symmetric log scale."""
+    """Return the estimates at single points, with their error bars, on a symmetric log scale.
+
+    - `groups`: for each named group of points the curves of the estimates.
+    """
     with canvas(9.6, 4.4) as (figure, axes):
         ax = axes[0, 0]
         for place, curves in enumerate(groups.values()):
@@ -105,7 +122,14 @@ def point_estimates(groups: Mapping[str, Sequence[Curve]]) -> Figure:
 
 @dataclass(frozen=True)
 class Bins:
-    """Mean confidence, accuracy and number of points in each bin of confidence, `(b,)` each."""
+    """The bins of a reliability diagram.
+
+    - `name`: the label.
+    - `colour`: a key of `COLOURS`.
+    - `confidence` `(b,)`: the mean probability of the most probable class.
+    - `accuracy` `(b,)`: the share of points that belong to that class.
+    - `count` `(b,)`: the number of points.
+    """
 
     name: str
     colour: str
@@ -115,10 +139,9 @@ class Bins:
 
 
 def reliability(found: Sequence[Bins]) -> Figure:
-    """Return a reliability diagram: accuracy by confidence.
+    """Return a reliability diagram: accuracy over confidence, and below it the share of points in each bin.
 
-    Dots lie on the diagonal where probabilities mean what they say; their area is the share of points, below
-    as bars.
+    Calibrated probabilities lie on the diagonal. The area of a dot grows with the share of points in its bin.
     """
     with canvas(5.6, 5.4, 2, 1) as (figure, axes):
         upper, lower = axes[:, 0]
@@ -133,7 +156,7 @@ def reliability(found: Sequence[Bins]) -> Figure:
             offset = (k - (len(found) - 1) / 2) * 0.018
             lower.bar(one.confidence + offset, share, width=0.017, color=colour)
         lowest = max(0.0, min(float(one.confidence.min()) for one in found) - 0.1)
-        upper.set(xlim=(lowest, 1.02), ylim=(0, 1.03), ylabel="share of points of that class")
+        upper.set(xlim=(lowest, 1.02), ylim=(0, 1.03), ylabel="share of points in that class")
         upper.legend(loc="upper left")
         lower.set(
             xlim=(lowest, 1.02), xlabel="probability of the most probable class", ylabel="share of points"

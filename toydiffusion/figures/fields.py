@@ -1,4 +1,4 @@
-"""A denoiser made visible: its score, the grid it bends, the paths it draws; learned beside exact."""
+"""Figures of a denoiser: its score, its denoised means and its trajectories, beside the exact ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 RARE = 3.5
-"""Farther than this many sigma from where it came from, a noisy point is one in 500."""
+"""Only one noisy point in 500 is farther than this from its clean point, in units of sigma."""
 
 
 @torch.no_grad()
 def denoised(denoiser: Denoiser, z: Floats, sigma: float) -> Floats:
-    """Return the denoised means of points `(n, 2)` at one noise level."""
+    """Return the denoised means of points, `(n, 2)`, at one noise level."""
     points = torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64))
     return denoiser(points, torch.full((len(points),), sigma, dtype=torch.float64), None).double().numpy()
 
 
 def lattice(half_width: float, n: int) -> Floats:
-    """Return an n x n lattice over `[-half_width, half_width]^2`, row by row, `(n * n, 2)`."""
+    """Return an n x n lattice over `[-half_width, half_width]^2`, in rows, `(n * n, 2)`."""
     side = np.linspace(-half_width, half_width, n)
     return np.stack(np.meshgrid(side, side, indexing="xy"), -1).reshape(-1, 2)
 
@@ -35,11 +35,16 @@ def lattice(half_width: float, n: int) -> Floats:
 def score_fields(
     learned: Denoiser, exact: Denoiser, *, sigmas: Sequence[float], outline: Outline, half_width: float = 3.0
 ) -> Figure:
-    """Return, a column per noise level, the learned score, the exact score, and how far the denoisers differ.
+    """Return the learned score, the exact score and their difference, with a column for each noise level.
 
-    Arrows are `sigma * score = (D - z) / sigma`, whose length is of the order of 1 at every level. The last
-    row is `|D_learned - D_exact| / sigma`, the error of that arrow, on one scale for all levels; it is blank
-    where the exact arrow is longer than `RARE`, since noisy points hardly ever come there.
+    - `learned`, `exact`: the denoisers.
+    - `sigmas`: the noise levels.
+    - `outline`: closed lines around the point set.
+    - `half_width`: the panels show `[-half_width, half_width]^2`, default 3.
+
+    The arrows are `sigma * score = (D - z) / sigma`, whose length is of order 1 at every noise level. The
+    difference is `|D_learned - D_exact| / sigma`. It is blank where the exact arrow is longer than `RARE`,
+    because noisy points are almost never there.
     """
     coarse, fine = lattice(half_width * 0.94, 17), lattice(half_width, 150)
     with canvas(2.45 * len(sigmas) + 0.6, 7.6, 3, len(sigmas)) as (figure, axes):
@@ -48,7 +53,7 @@ def score_fields(
                 ax = axes[i, j]
                 plane(ax, outline, half_width)
                 arrow = (denoised(denoiser, coarse, sigma) - coarse) / sigma
-                # Far outside at low noise the arrow is long as the way home: shortened, direction kept.
+                # Far outside, at low noise, arrows are long: shorten them, and keep their direction.
                 length = np.linalg.norm(arrow, axis=1, keepdims=True)
                 arrow = arrow * np.minimum(1, 2 / np.maximum(length, 1e-12))
                 ax.quiver(
@@ -74,10 +79,12 @@ def score_fields(
 def denoised_grids(
     learned: Denoiser, exact: Denoiser, *, sigmas: Sequence[float], outline: Outline, half_width: float = 3.0
 ) -> Figure:
-    """Return where the denoised means of a regular grid lie, a column per noise level: learned, exact below.
+    """Return the denoised means of a regular grid, learned above exact, with a column for each noise level.
 
-    Each line of the grid over `[-half_width, half_width]^2` is bent into the square by the denoiser; it is
-    left out where noisy points hardly ever come (`RARE`).
+    - `learned`, `exact`: the denoisers.
+    - `sigmas`: the noise levels.
+    - `outline`: closed lines around the point set.
+    - `half_width`: the grid covers `[-half_width, half_width]^2`, default 3.
     """
     lines, points = 17, 161
     along, across = np.linspace(-half_width, half_width, points), np.linspace(-half_width, half_width, lines)
@@ -100,17 +107,22 @@ def denoised_grids(
 
 
 def trajectories(
-    paths: Sequence[tuple[str, str, Floats]], *, outline: Outline, half_width: float = 3.0
+    panels: Sequence[tuple[str, str, Floats]], *, outline: Outline, half_width: float = 3.0
 ) -> Figure:
-    """Return a panel per (title, colour, path `(levels, n, 2)`): every way, its start and end marked."""
-    with canvas(4.6 * len(paths), 4.9, 1, len(paths)) as (figure, axes):
-        for ax, (title, colour, path) in zip(axes[0], paths, strict=True):
+    """Return the trajectories of points, with their starts and ends marked.
+
+    - `panels`: (title, colour, trajectory `(levels, n, 2)`) for each panel, from left to right.
+    - `outline`: closed lines around the point set.
+    - `half_width`: the panels show `[-half_width, half_width]^2`, default 3.
+    """
+    with canvas(4.6 * len(panels), 4.9, 1, len(panels)) as (figure, axes):
+        for ax, (title, colour, points) in zip(axes[0], panels, strict=True):
             plane(ax, outline, half_width)
-            ax.plot(path[:, :, 0], path[:, :, 1], color=COLOURS[colour], linewidth=0.7, alpha=0.5)
+            ax.plot(points[:, :, 0], points[:, :, 1], color=COLOURS[colour], linewidth=0.7, alpha=0.5)
             ax.plot(
-                path[0, :, 0], path[0, :, 1], "o", color="white", markeredgecolor=COLOURS[colour],
+                points[0, :, 0], points[0, :, 1], "o", color="white", markeredgecolor=COLOURS[colour],
                 markersize=3.4, markeredgewidth=0.8,
             )  # fmt: skip
-            ax.plot(path[-1, :, 0], path[-1, :, 1], "o", color=COLOURS[colour], markersize=3.2, zorder=4)
+            ax.plot(points[-1, :, 0], points[-1, :, 1], "o", color=COLOURS[colour], markersize=3.2, zorder=4)
             ax.set_title(title)
     return figure

@@ -1,4 +1,4 @@
-"""Grids of point clouds: data, the forward process, samples."""
+"""Grids of scatter plots: data, the forward process, samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scatter:
-    """One panel: points `(n, 2)`, one of `COLOURS` or labels `(n,)` to colour them by, and words above."""
+    """One scatter plot.
+
+    - `points` `(n, 2)`: the points.
+    - `title`: the text above.
+    - `colour`: a key of `COLOURS`, default "model".
+    - `label` `(n,)`: class indices, which take the colours of `CLASSES` instead. None (default): one colour.
+    """
 
     points: Floats
     title: str = ""
@@ -33,13 +39,17 @@ def scatters(
     row_names: Sequence[str] = (),
     panel: float = 2.1,
 ) -> Figure:
-    """Return a figure with one equal-axes panel per cloud; `panel` is a panel's width in inches.
+    """Return a grid of scatter plots with equal axes.
 
-    Points beyond `half_width` are outside the picture. Labelled points take the colours of `CLASSES`.
+    - `grid`: the rows of scatter plots.
+    - `outline`: closed lines around the point set.
+    - `half_width`: the panels show `[-half_width, half_width]^2`, default 1.5.
+    - `row_names`: the texts on the left.
+    - `panel`: the width of a panel in inches, default 2.1.
     """
     rows, columns = len(grid), max(len(row) for row in grid)
-    words = max(len(cloud.title.splitlines()) for row in grid for cloud in row)
-    size = (columns * panel + (0.3 if row_names else 0.0), rows * (panel + 0.08 + 0.17 * words))
+    lines = max(len(cloud.title.splitlines()) for row in grid for cloud in row)
+    size = (columns * panel + (0.3 if row_names else 0.0), rows * (panel + 0.08 + 0.17 * lines))
     with canvas(*size, rows, columns) as (figure, axes):
         for i, row in enumerate(grid):
             for j, cloud in enumerate(row):
@@ -64,5 +74,5 @@ def scatters(
 
 
 def dot(n: int, panel: float) -> float:
-    """Return the area of a dot, in points^2, such that n of them fill a panel without hiding its texture."""
+    """Return an area for n dots, in points^2, so that they fill a panel without hiding its structure."""
     return float(np.clip((panel * 72) ** 2 / max(n, 1) * 0.09, 0.4, 9.0))

@@ -1,4 +1,4 @@
-"""What all figures share: colours, type sizes, equal axes, outlines, PNG files."""
+"""Colours, font sizes, axes and outlines of all figures, and PNG files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 Outline: TypeAlias = Sequence[Floats]
-"""Closed lines, each `(k, 2)`, drawn thin around a point set."""
+"""Closed lines, `(k, 2)` each, which are shown around a point set."""
 
 INK: Final = "#1f2933"
 QUIET: Final = "#8a94a3"
@@ -31,11 +31,11 @@ COLOURS: Final[dict[str, str]] = {
     "linear": "#7c3aed",
     "sqrt": "#be185d",
 }
-"""One colour for each thing, the same in every figure: data, truth, the two recipes, the default
-started lower, the three schedules."""
+"""Colours with the same meaning in every figure: data, truth, the default and the original recipe, and the
+three schedules of the original."""
 
 CLASSES: Final = ("#2d1160", "#7b2382", "#c43c75", "#f2685c", "#f5a65b")
-"""The classes from the inside out, ordered in lightness (after matplotlib's magma)."""
+"""The colours of the classes from the inside out, in order of lightness (from matplotlib's magma)."""
 
 _RULES: Final[Any] = {
     "figure.facecolor": "white",
@@ -68,25 +68,30 @@ _RULES: Final[Any] = {
 def canvas(
     width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False
 ) -> Iterator[tuple[Figure, Any]]:
-    """Yield an empty figure, in inches, and its axes `(rows, columns)`; global settings stay untouched."""
+    """Yield an empty figure and its axes, `(rows, columns)`, without changing global settings.
+
+    - `width`, `height`: the size of the figure in inches.
+    - `rows`, `columns`: the numbers of axes, default 1.
+    - `share`: whether all axes have the same limits, default False.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        # The defaults first: a figure must not depend on the user's own settings.
+        # Start from the defaults, because a figure must not depend on the user's settings.
         matplotlib.rcParams.update({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"})
         matplotlib.rcParams.update(_RULES)
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
-        # Constrained layout and text sizes are settled while the rules hold.
+        # Layout and text sizes must be computed while the rules apply.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure to a PNG file, whole or not at all."""
+    """Write the figure to a PNG file, complete or not at all."""
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight", pad_inches=0.06)
 
@@ -102,7 +107,7 @@ def squares(*half_widths: float) -> list[Floats]:
 
 
 def plane(axes: Axes, outline: Outline, half_width: float) -> None:
-    """Make axes a bare piece of the plane, `[-half_width, half_width]^2` at equal scale, with the outline."""
+    """Show `[-half_width, half_width]^2` at equal scale, with the outline and without ticks."""
     for line in outline:
         axes.plot(line[:, 0], line[:, 1], color=INK, linewidth=0.7, alpha=0.75, zorder=3)
     axes.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width), xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and an archive of tensors with metadata."""
+"""Files: complete or not written at all, and archives of tensors with metadata."""
 
 from toydiffusion.files.archive import Archive
 from toydiffusion.files.atomic import check_target, file_digest, replacing

@@ -16,28 +16,36 @@ from toydiffusion.errors import InputError, shown
 from toydiffusion.files.atomic import replacing
 
 FORMAT = 2
-"""The version of the files' layout. A file of another version is refused."""
+"""The version of the file format. Files of other versions are refused."""
 
 _ENTRY = "toydiffusion"
 _LONGEST = 10**7
-"""Characters of metadata beyond which a file is refused unread."""
+"""The most characters of metadata. Longer metadata is refused before it is parsed."""
 _DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The contents of a file: tensors by name, and a JSON object that describes them."""
+    """The contents of a file.
+
+    - `tensors`: float32, float64 or int64 tensors by name.
+    - `metadata`: a JSON object that describes them.
+    """
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any]
 
     def write(self, path: str | os.PathLike[str], kind: str) -> None:
-        """Write the file whole or not at all. `kind` is what it holds: "model" or "checkpoint"."""
+        """Write the file, complete or not at all.
+
+        - `path`: the file.
+        - `kind`: what it contains: "model" or "checkpoint".
+        """
         from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         text = json.dumps(dict(self.metadata), sort_keys=True)
-        # One entry only: safetensors writes several in an order that changes from run to run.
+        # One entry only, because safetensors writes several in an order that varies from run to run.
         stamp = {
             "kind": kind,
             "format": FORMAT,
@@ -49,11 +57,12 @@ class Archive:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], kind: str) -> Archive:
-        """Read a file of this kind.
+        """Return the contents of a file of this kind.
 
-        The file is hostile input: its digest shows accidents, not malice, since anyone can compute it. So
-        only its form is settled here, and the caller compares every name, shape and number with what it
-        expects. Raises `InputError` for a file that is missing, damaged, or not of this kind.
+        The file is untrusted input. Its digest detects accidents, not malice, because anyone can compute it.
+        This method checks only the format. The caller must check every name, shape and number.
+
+        Raises `InputError` for a file that is missing, damaged, or of another kind.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -87,7 +96,7 @@ class Archive:
 
 
 def _stamp(header: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
-    """Return the stamp of the file: kind, format, digest and metadata, the last three as they stand."""
+    """Return kind, format, digest and metadata of the file. Digest and metadata are not checked here."""
     if _ENTRY not in header:
         raise InputError(f"{name} is not a {kind} file: it was not saved by toydiffusion")
     stamp = _json(header[_ENTRY], name)
@@ -103,7 +112,7 @@ def _stamp(header: Mapping[str, str], name: str, kind: str) -> dict[str, Any]:
 
 
 def _json(text: str, name: str) -> Any:
-    """Return what the text says; JSON that is too long, too deep or none at all is an `InputError`."""
+    """Return the parsed text. Raises `InputError` for text that is too long, too deep, or not JSON."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writing: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toydiffusion.errors import InputError
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise InputError unless a file can be put at `path`: for use before long work.
+    """Raise InputError unless a file can be written at `path`. For use before long computations.
 
     >>> check_target("missing/points.csv")
     Traceback (most recent call last):
@@ -31,12 +31,13 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with its suffix; move it onto `path` when the block succeeds.
+    """Yield a temporary path beside `path`, with the same suffix. Move it to `path` if the block succeeds.
 
-    After any exception, KeyboardInterrupt included, the temporary is gone and `path` is as it was. A
-    symbolic link stays one: its target is replaced. Raises InputError, before the block runs, if the
-    folder does not exist or cannot be written to, or if `path` is something other than a file; a full
-    disk stays an OSError.
+    After any exception, including KeyboardInterrupt, the temporary file is deleted and `path` is unchanged.
+    If `path` is a symbolic link, its target is replaced.
+
+    Raises `InputError` before the block runs, if the folder does not exist or is not writable, or if `path`
+    is not a regular file. A full disk raises OSError.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -67,7 +68,7 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
     target, folder = Path(os.path.realpath(path)), Path(path).parent
     if target.is_dir():
         raise InputError(f"cannot write {str(path)!r}: it is a folder, a file name is needed")
-    # As root, os.replace would put a plain file in the place of /dev/null.
+    # As root, os.replace would replace even /dev/null by a regular file.
     if target.exists() and not target.is_file():
         raise InputError(f"cannot write {str(path)!r}: it exists and is not a regular file")
     if not target.parent.exists():
@@ -78,7 +79,7 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
 
 
 def _create_part(target: Path) -> Path:
-    """Create the temporary: for root os.access always says yes, so only trying tells."""
+    """Create the temporary file. (For root os.access is always true, so the only test is to write.)"""
     part = target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
         part.open("xb").close()

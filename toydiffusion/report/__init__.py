@@ -1,4 +1,4 @@
-"""The demo on the squares and its report: every picture beside the truth, every number kept."""
+"""The demo on the squares, and its report, which compares every figure and number with the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section on the original's schedules: sqrt, linear and exp, in training and in sampling."""
+"""The section on the schedules of the original, sqrt, linear and exp, in training and in sampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from toydiffusion.report.square import ORIGINALS, SQUARE
 def train_schedules(
     law: Bounded, settings: DemoSettings, *, seed: int, stage: Callable[[str], None]
 ) -> dict[str, list[Learned]]:
-    """Train the original's recipe with each schedule on several draws of points; `stage` hears of each."""
+    """Train the original's recipe with each schedule, on several samples of points.
+
+    `stage` is called with a text before each training.
+    """
     models: dict[str, list[Learned]] = {name: [] for name in ORIGINALS}
     for i in range(settings.schedule_seeds):
         for name, own in models.items():
@@ -38,24 +41,24 @@ def train_schedules(
 
 
 def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed: int) -> Part:
-    """Compare the schedules as the original did, then in training alone and in sampling alone."""
+    """Compare the schedules in training and sampling together, in training only and in sampling only."""
     law, config = models["exp"][0].law, models["exp"][0].model.config
     n = settings.schedule_points
     measured: dict[str, dict[str, list[float]]] = {
         key: {name: [] for name in ORIGINALS}
         for key in ("tv", "inside", "kl", "tv_training", "inside_training")
     }
-    sampling_alone: dict[str, list[float]] = {name: [] for name in ORIGINALS}
+    sampling_only: dict[str, list[float]] = {name: [] for name in ORIGINALS}
     shown = []
     for name, own in models.items():
-        clocked = replace(own[0].model.sampling, steps=settings.schedule_steps, schedule=name)
-        common = replace(clocked, schedule="exp")
+        same = replace(own[0].model.sampling, steps=settings.schedule_steps, schedule=name)
+        common = replace(same, schedule="exp")
         for i, learned in enumerate(own):
-            x = learned.model.sample(n, sampling=clocked, seed=seed + i)
+            x = learned.model.sample(n, sampling=same, seed=seed + i)
             both = fit_of(x, law)
-            alone = (
+            training_only = (
                 both
-                if common == clocked
+                if common == same
                 else fit_of(learned.model.sample(n, sampling=common, seed=seed + i), law)
             )
             if i == 0:
@@ -63,10 +66,10 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             measured["tv"][name].append(both.total_variation)
             measured["inside"][name].append(both.inside)
             measured["kl"][name].append(learned.divergence(settings.fresh, seed=seed + i).value)
-            measured["tv_training"][name].append(alone.total_variation)
-            measured["inside_training"][name].append(alone.inside)
-            exact = fit_of(learned.exact.sample(n, sampling=clocked, seed=seed + i), law)
-            sampling_alone[name].append(exact.total_variation)
+            measured["tv_training"][name].append(training_only.total_variation)
+            measured["inside_training"][name].append(training_only.inside)
+            exact = fit_of(learned.exact.sample(n, sampling=same, seed=seed + i), law)
+            sampling_only[name].append(exact.total_variation)
 
     verdicts = {
         "total variation": verdict(measured["tv"]),
@@ -77,14 +80,14 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
     return Part(
         {
             "measured": measured,
-            "mean": {key: _over(np.mean, values) for key, values in measured.items()},
-            "std_error": {key: _over(_std_error, values) for key, values in measured.items()},
-            "sampling_alone": sampling_alone,
-            "sampling_alone_finding": ranking(verdict(sampling_alone), "total variation"),
+            "mean": {key: _for_each(np.mean, values) for key, values in measured.items()},
+            "std_error": {key: _for_each(_std_error, values) for key, values in measured.items()},
+            "sampling_only": sampling_only,
+            "sampling_only_finding": ranking(verdict(sampling_only), "total variation"),
             "verdicts": {what: asdict(found) for what, found in verdicts.items()},
             "findings": [ranking(found, what) for what, found in verdicts.items()],
             "claim": claim(verdicts, "exp"),
-            "training_alone": ranking(verdict(measured["tv_training"]), "total variation"),
+            "training_only_finding": ranking(verdict(measured["tv_training"]), "total variation"),
             "floor": least,
             "points": n,
             "sampling_steps": settings.schedule_steps,
@@ -105,14 +108,14 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
             "separated": figures.comparisons(
                 [
                     Comparison(
-                        "trained with it, sampled with exp: TV ↓",
+                        "training only, sampled with exp: TV ↓",
                         measured["tv_training"],
                         least,
                         "true points",
                     ),
                     Comparison(
-                        "exact denoiser, sampled with it: TV ↓",
-                        sampling_alone,
+                        "sampling only, exact denoiser: TV ↓",
+                        sampling_only,
                         least,
                         "true points",
                     ),
@@ -122,8 +125,8 @@ def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed:
     )
 
 
-def _over(of: Callable[[list[float]], object], values: dict[str, list[float]]) -> dict[str, float]:
-    return {name: float(of(seen)) for name, seen in values.items()}  # type: ignore[arg-type]
+def _for_each(of: Callable[[list[float]], object], values: dict[str, list[float]]) -> dict[str, float]:
+    return {name: float(of(one)) for name, one in values.items()}  # type: ignore[arg-type]
 
 
 def _std_error(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""The demo: train, measure, draw, write."""
+"""The demo: train models, measure them, and write figures and report."""
 
 from __future__ import annotations
 
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 def demo(
     out: Path, *, seed: int = 0, settings: DemoSettings | None = None, show: bool | None = None
 ) -> dict[str, Any]:
-    """Train on the squares, measure against the truth and write it all into the folder `out`.
+    """Train models on the squares, compare them with the truth, write a report and return its numbers.
 
-    There: `report.html` (one page, everything in it), every figure as PNG, the animation as GIF, `models/`,
-    and `results.json` with every number of the report, which is also returned. Each file appears whole or not
-    at all. `show` None draws progress where someone watches; the closing table goes to standard output.
+    - `out`: the folder. It will contain `report.html` (one self-contained page), every figure as PNG, the
+      animation as GIF, the models in `models/`, and every number of the report in `results.json`.
+    - `seed`: an integer >= 0, default 0.
+    - `settings`: the sizes. None (default): those of `DemoSettings()`.
+    - `show`: whether to show a progress bar. None (default): on a terminal or in a notebook.
 
-    Raises `InputError` if `out` cannot be a folder that is written to, and for a seed below 0.
+    Each file appears complete or not at all. A table of the main results is printed to standard output.
+
+    Raises `InputError` if `out` is not a folder and cannot be created or written to, and for a seed below 0.
     """
     settings = settings or DemoSettings()
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -62,20 +66,20 @@ def demo(
             "cores": os.cpu_count() or 1,
             "seconds": round(monotonic() - began, 1),
         }
-        # Read back what is written: the page then says what the file says.
+        # The page is made from the text of the file, so both have the same numbers.
         text = json.dumps(measured, indent=1)
         results: dict[str, Any] = json.loads(text)
         _write(folder / "results.json", text + "\n")
         _write(folder / "report.html", page(results, images))
         move(done + 1, "done")
-    _print(_headlines(results), folder / "report.html")
+    _print(_main_results(results), folder / "report.html")
     return results
 
 
 def _measure(
     folder: Path, settings: DemoSettings, seed: int, stage: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Run every section in turn; write its models and images as they come; return numbers and images."""
+    """Run every section, write its models and images, and return the numbers and the images."""
     law = Square()
     results: dict[str, Any] = {}
     images: dict[str, Path] = {}
@@ -91,7 +95,7 @@ def _measure(
         recipes[preset] = learn(law, preset, points=settings.points, seed=seed, effort=settings.effort)
         recipes[preset].model.save(models / f"square-{preset}.safetensors")
     stage("training, concentric squares")
-    rings = learn(
+    concentric = learn(
         ConcentricSquares(),
         "default",
         points=settings.points,
@@ -101,7 +105,7 @@ def _measure(
         batch_size=1000,
         labelled=True,
     )
-    rings.model.save(models / "concentric-squares.safetensors")
+    concentric.model.save(models / "concentric-squares.safetensors")
     scheduled = train_schedules(law, settings, seed=seed, stage=stage)
     for name, own in scheduled.items():
         for learned in own:
@@ -109,25 +113,25 @@ def _measure(
 
     stage("the forward process")
     keep("forward", square.forward(law, settings, seed=seed))
-    stage("training beside the least possible loss")
+    stage("training and least possible loss")
     keep("training", square.training(recipes, settings, seed=seed))
     stage("samples from different seeds")
-    keep("seeds", square.nine(recipes["default"], settings, seed=seed))
-    stage("the reverse process, in few and many steps")
+    keep("seeds", square.different_seeds(recipes["default"], settings, seed=seed))
+    stage("the reverse process in few and many steps")
     keep("steps", square.steps(recipes, settings, seed=seed))
     stage("the three schedules")
     keep("schedules", schedules(scheduled, settings, seed=seed))
     stage("the conditional model")
-    keep("classes", classes(rings, settings, seed=seed))
+    keep("classes", classes(concentric, settings, seed=seed))
     stage("log-densities and the certificate")
-    keep("densities", densities(recipes["default"], rings, settings, seed=seed))
+    keep("densities", densities(recipes["default"], concentric, settings, seed=seed))
     stage("inside the model")
     keep("fields", square.fields(recipes["default"], settings, seed=seed))
     return results, images
 
 
 def _folder(out: Path) -> Path:
-    """Make the folder; say what is wrong before any work is done."""
+    """Create the folder, or raise InputError before any long computation."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -159,15 +163,15 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _headlines(results: dict[str, Any]) -> Table:
-    """Return the closing table: what was measured, the value, and what the truth gives."""
+def _main_results(results: dict[str, Any]) -> Table:
+    """Return the table of the main results: measure, value, and value of the truth."""
     from rich.table import Table
 
     table = Table(title="Toy-Diffusion on the squares")
     table.add_column("measured")
     table.add_column("value", justify="right")
     table.add_column("truth", justify="right")
-    recipes, seeds, rings = results["training"]["recipes"], results["seeds"], results["classes"]
+    recipes, seeds, conditional = results["training"]["recipes"], results["seeds"], results["classes"]
     for name, one in recipes.items():
         table.add_row(
             f"{name}: loss at fresh points", f"{one['fresh']['value']:.4f}", f"{one['least']['value']:.4f}"
@@ -187,26 +191,30 @@ def _headlines(results: dict[str, Any]) -> Table:
             f"{exact['total_variation'][-1]:.3f}",
         )
     for name, value in results["schedules"]["mean"]["tv"].items():
-        error = results["schedules"]["std_error"]["tv"][name]
+        std_error = results["schedules"]["std_error"]["tv"][name]
         table.add_row(
             f"schedule {name}: total variation, {results['schedules']['points']:,} points",
-            f"{value:.3f} ± {error:.3f}",
+            f"{value:.3f} ± {std_error:.3f}",
             f"{results['schedules']['floor']:.3f}",
         )
-    table.add_row("conditional: points in their own class", f"{rings['overall_accuracy']:.1%}", "100.0%")
-    judged = results["densities"]
+    table.add_row(
+        "conditional: points in their own class", f"{conditional['overall_accuracy']:.1%}", "100.0%"
+    )
+    density = results["densities"]
     table.add_row(
         "default: mean log-density of fresh points, nats",
-        f"{judged['mean']['ode']:.3f}",
-        f"{judged['mean']['exact']:.3f}",
+        f"{density['mean']['ode']:.3f}",
+        f"{density['mean']['exact']:.3f}",
     )
-    mass = judged["certificate"]["masses"][0]
+    mass = density["certificate"]["masses"][0]
     table.add_row("default: total mass of the density", f"{mass['value']:.4f} ± {mass['error']:.0e}", "1")
-    kinds = judged["points"]
+    ordered = density["points"]
     table.add_row(
-        "conditional: right class > wrong > outside > far", f"{kinds['ordered']} of {kinds['number']}", "all"
+        "conditional: right class > wrong > outside > far",
+        f"{ordered['ordered']} of {ordered['number']}",
+        "all",
     )
-    table.add_row("conditional: border mass", f"{rings['border_mass']['value']:.3f}", "1")
+    table.add_row("conditional: border mass", f"{conditional['border_mass']['value']:.3f}", "1")
     return table
 
 

@@ -1,4 +1,4 @@
-"""The section on log-density: points, maps, classes and the certificate, beside the exact answer."""
+"""The section on log-density: points, maps, classes and the certificate, compared with the truth."""
 
 from __future__ import annotations
 
@@ -16,37 +16,44 @@ from toydiffusion.report.settings import DemoSettings
 from toydiffusion.report.square import SQUARE
 
 HALF_WIDTH = 1.4
-"""How far the map reaches, in the square's units."""
+"""The half width of the map, in the square's units."""
 HEIGHT = 0.1
-"""The second coordinate of the cut through the map."""
+"""The second coordinate of the cut through the map, in the square's units."""
 MARGIN = 0.03
-"""How far from every border the points lie whose right class is beyond doubt."""
+"""The least distance from every border of the points whose log-densities are compared."""
 KINDS = ("right class", "wrong class", "outside", "far outside")
 
 Pairs = list[tuple[NDArray[np.float64], NDArray[np.int64]]]
 
 
-def quadruples(n: int, *, seed: int, margin: float = MARGIN, rings: int = 5) -> Pairs:
-    """Return n points of the concentric squares with a label four times over, a pair for each of `KINDS`.
+def quadruples(n: int, *, seed: int, margin: float = MARGIN, squares: int = 5) -> Pairs:
+    """Return n points of the concentric squares four times with different labels: a pair for each of `KINDS`.
 
-    Points at least `margin` from every border under their own class and under one that is not adjacent (with
-    margin 0: any other); then moved outwards by 2 and by 4 in each coordinate, under the outermost label.
+    1. the points with their own class.
+    2. the points with another class that is not adjacent; with margin 0, with any other class.
+    3. the points moved outwards by 2 in each coordinate, with the outermost class.
+    4. the points moved outwards by 4 in each coordinate, with the outermost class.
+
+    - `n`: the number of points.
+    - `seed`: an integer >= 0.
+    - `margin`: the least distance of the points from every border, default 0.03.
+    - `squares`: the number of concentric squares, default 5.
     """
     generator = np.random.default_rng(seed)
     x = generator.uniform(-1, 1, (40 * n, 2))
     radius = np.abs(x).max(1)
-    x = x[(np.abs(radius[:, None] - np.arange(1, rings + 1) / rings) >= margin).all(1)][:n]
-    right = np.minimum((np.abs(x).max(1) * rings).astype(np.int64), rings - 1)
-    near = 1 if margin else 0
-    wrong = np.array([generator.choice([k for k in range(rings) if abs(k - c) > near]) for c in right])
-    outermost = np.full(len(x), rings - 1)
+    x = x[(np.abs(radius[:, None] - np.arange(1, squares + 1) / squares) >= margin).all(1)][:n]
+    right = np.minimum((np.abs(x).max(1) * squares).astype(np.int64), squares - 1)
+    adjacent = 1 if margin else 0
+    wrong = np.array([generator.choice([k for k in range(squares) if abs(k - c) > adjacent]) for c in right])
+    outermost = np.full(len(x), squares - 1)
     return [(x, right), (x, wrong), (x + 2 * np.sign(x), outermost), (x + 4 * np.sign(x), outermost)]
 
 
-def densities(plain: Learned, rings: Learned, settings: DemoSettings, *, seed: int) -> Part:
-    """Judge points by the square's model and by the rings': every number beside the exact one."""
-    points, estimates = _points(rings, settings, seed=seed)
-    classes, diagram = _classes(rings, settings, seed=seed)
+def densities(plain: Learned, concentric: Learned, settings: DemoSettings, *, seed: int) -> Part:
+    """Compare the log-densities of the models of the square and the concentric squares with the truth."""
+    points, estimates = _points(concentric, settings, seed=seed)
+    classes, diagram = _classes(concentric, settings, seed=seed)
     grid = figures.lattice(HALF_WIDTH, settings.map)
     learned, exact = plain.model.log_prob(grid).value, plain.exact_log_prob(grid)
     found = plain.model.check_density(
@@ -80,15 +87,15 @@ def densities(plain: Learned, rings: Learned, settings: DemoSettings, *, seed: i
     )
 
 
-def _points(rings: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict[str, Any], Any]:
-    """Return the original's point estimates done right: numbers over many points, a figure of a few."""
+def _points(concentric: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict[str, Any], Any]:
+    """Return estimates at single points, as in the original: numbers for all points, a figure of a few."""
     shown = min(8, settings.quadruples)
     numbers: dict[str, Any] = {"number": settings.quadruples, "margin": MARGIN, "kinds": {}}
     groups, values = {}, []
     for kind, (x, label) in zip(KINDS, quadruples(settings.quadruples, seed=seed), strict=True):
-        ode = rings.model.log_prob(x, label)
-        bound = rings.model.elbo(x, label, evaluations=256, seed=seed)
-        exact = rings.exact_log_prob(x, label)
+        ode = concentric.model.log_prob(x, label)
+        bound = concentric.model.elbo(x, label, evaluations=256, seed=seed)
+        exact = concentric.exact_log_prob(x, label)
         values.append(ode.value)
         numbers["kinds"][kind] = {
             "ode": float(np.median(ode.value)),
@@ -120,15 +127,16 @@ def _cut(plain: Learned, *, seed: int) -> Any:
     )
 
 
-def _classes(rings: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict[str, Any], Any]:
-    """Return how good the class probabilities are, beside those of the exact posterior.
+def _classes(concentric: Learned, settings: DemoSettings, *, seed: int) -> tuple[dict[str, Any], Any]:
+    """Return the calibration of the class probabilities, learned and exact.
 
-    Over points of the smoothed law, of which both are: the exact posterior then means what it says.
+    The points are samples of the truth smoothed at sigma_min, so the exact posterior is calibrated.
     """
-    z, drawn = rings.truth.rows(0, settings.tested, seed=seed + 8, sigma=rings.model.sigma_min)
-    x, label = rings.model.standardizer.x(z).numpy(), drawn.numpy()
-    learned = calibration(rings.model.predict_proba(x), label)
-    exact = calibration(rings.exact_class_posterior(x), label)
+    model = concentric.model
+    z, index = concentric.truth.rows(0, settings.tested, seed=seed + 8, sigma=model.sigma_min)
+    x, label = model.standardizer.x(z).numpy(), index.numpy()
+    learned = calibration(model.predict_proba(x), label)
+    exact = calibration(concentric.exact_class_posterior(x), label)
 
     def numbers(one: Calibration) -> dict[str, float]:
         return {

@@ -1,4 +1,4 @@
-"""What the sections of the demo share: a model beside its truth, drawn from alike."""
+"""What the sections of the demo share: models with their truth, and measures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """What a section leaves: numbers for `results.json`, figures and animations by file name."""
+    """The results of a section.
+
+    - `numbers`: for `results.json`.
+    - `figures`: by file name.
+    - `animations`: by file name.
+    """
 
     numbers: dict[str, Any]
     figures: dict[str, Figure]
     animations: dict[str, Images] = field(default_factory=dict)
 
     def write(self, folder: Path) -> dict[str, Path]:
-        """Write figures and animations into the folder; return the file of each."""
+        """Write figures and animations into the folder, and return the file of each."""
         written = {name: folder / f"{name}.png" for name in self.figures}
         for name, figure in self.figures.items():
             save_png(figure, written[name])
@@ -42,25 +47,30 @@ class Part:
 
 
 class Fit(NamedTuple):
-    """How well points fit the truth: total variation on 20 x 20 bins, share inside."""
+    """How well points fit the truth: total variation on 20 x 20 bins, and share inside."""
 
     total_variation: float
     inside: float
 
 
 def fit_of(x: NDArray[np.float64], law: Bounded) -> Fit:
-    """Return how well points `(n, 2)` fit the law."""
+    """Return how well points, `(n, 2)`, fit the law."""
     return Fit(total_variation(x, law), share_inside(x, law))
 
 
 def floor(law: Bounded, n: int, *, seed: int, repeats: int = 9) -> float:
-    """Return the mean total variation of n true points from their own law: what chance alone gives."""
+    """Return the mean total variation of n samples of the law itself, which is due to chance alone."""
     return float(np.mean([total_variation(law.sample(n, seed=seed + i)[0], law) for i in range(repeats)]))
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A fitted model of a law that is known exactly."""
+    """A fitted model and its exact law.
+
+    - `model`: the model.
+    - `law`: the exact law, in x.
+    - `seed`: the seed of the training.
+    """
 
     model: Diffusion
     law: Bounded
@@ -68,16 +78,16 @@ class Learned:
 
     @cached_property
     def truth(self) -> Distribution:
-        """The law in the model's coordinates z."""
+        """The exact law in the model's coordinates z."""
         return self.law.standardized(self.model.standardizer.mean, self.model.standardizer.scale)
 
     @cached_property
     def exact(self) -> Diffusion:
-        """The same model with the exact denoiser in the network's place."""
+        """The same model with the exact denoiser instead of the network."""
         return self.model.with_denoiser(self.truth.denoise)
 
     def divergence(self, n: int, *, seed: int) -> Estimate:
-        """Return the KL divergence of the network's error over the model's range of noise, in nats."""
+        """Return the KL divergence that the network's error causes over the model's noise levels, in nats."""
         return denoiser_divergence(
             self.model.denoiser,
             self.truth,
@@ -90,7 +100,7 @@ class Learned:
     def exact_log_prob(
         self, x: NDArray[np.float64], label: NDArray[np.int64] | None = None
     ) -> NDArray[np.float64]:
-        """Return the log-density in x of what the model is a model of: the law smoothed at sigma_min."""
+        """Return the log-density in x, `(n,)`, of the law smoothed at sigma_min, which the model learns."""
         standardizer = self.model.standardizer
         index = None if label is None else torch.from_numpy(label)
         found = self.truth.log_prob(standardizer.z(torch.from_numpy(x)), self.model.sigma_min, index)
@@ -98,13 +108,13 @@ class Learned:
         return exact
 
     def exact_class_posterior(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the exact class probabilities of points of the smoothed law, `(n, K)`."""
+        """Return the exact class probabilities under the law smoothed at sigma_min, `(n, K)`."""
         z = self.model.standardizer.z(torch.from_numpy(x))
         exact: NDArray[np.float64] = self.truth.class_posterior(z, self.model.sigma_min).numpy()
         return exact
 
     def outline(self, *half_widths: float) -> list[NDArray[np.float64]]:
-        """Return the outlines of squares of x in z."""
+        """Return the outlines, in z, of squares in x."""
         mean, scale = self.model.standardizer.mean.numpy(), self.model.standardizer.scale.numpy()
         return [(line - mean) / scale for line in squares(*half_widths)]
 
@@ -120,9 +130,15 @@ def learn(
     batch_size: int | None = None,
     labelled: bool = False,
 ) -> Learned:
-    """Fit a preset to points of the law drawn with this seed.
+    """Return a model fitted to samples of the law.
 
-    `effort` is the share of the preset's training steps; `schedule` and `batch_size` None are the preset's.
+    - `law`: the exact law.
+    - `preset`: a key of `PRESETS`.
+    - `points`: the number of points.
+    - `seed`: the seed of the points and of the training.
+    - `effort`: the share of the preset's training steps, default 1.
+    - `schedule`, `batch_size`: None (default): those of the preset.
+    - `labelled`: whether the model gets the labels, default False.
     """
     recipe = PRESETS[preset]
     config = replace(

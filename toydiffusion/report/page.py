@@ -1,4 +1,4 @@
-"""Results and figures as one self-contained page."""
+"""The report: results and figures as one self-contained page."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ SECTIONS = {
     "forward": "The data and the forward process",
     "training": "Training, and the least possible loss",
     "seeds": "Samples from different seeds",
-    "steps": "The way back in few and many steps",
+    "steps": "The reverse process in few and many steps",
     "schedules": "sqrt, linear or exp?",
     "classes": "The conditional model and its borders",
     "densities": "How probable is a point?",
     "fields": "Inside the model",
-    "made": "How this was made",
+    "made": "How this report was made",
 }
-"""The sections of the report in order, by anchor."""
+"""The titles of the sections by anchor, in order."""
 
 
 def page(results: Mapping[str, Any], images: Mapping[str, Path]) -> str:
-    """Return the report as HTML: `results` as in `results.json`, `images` (PNG and GIF) embedded.
+    """Return the report as HTML.
 
-    Every computed number is a `<data value="...">` whose value is the number in `results`, its text the same
-    number rounded.
+    - `results`: the contents of `results.json`.
+    - `images`: the PNG and GIF files by name. They are embedded.
+
+    Every computed number is a `<data value="...">` element: the value is the number in `results`, and the
+    text is the same number, rounded.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     def number(value: float, form: str = ".3f") -> Markup:
-        """Return a number rounded for reading, with the full one in its tag."""
+        """Return an element with the rounded number as its text and the full number as its value."""
         return Markup('<data value="{}">{}</data>').format(repr(value), format(value, form))
 
     def embedded(name: str) -> str:
-        """Return the data address of an image."""
+        """Return an image as a data URL."""
         path = images[name]
         kind = path.suffix.removeprefix(".")
         return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,4 +1,4 @@
-"""How large the demo is."""
+"""The sizes of the demo."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from toydiffusion.errors import InputError
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Every size in the demo; the defaults take a few minutes on two cores.
+    """All sizes of the demo. With the defaults it takes a few minutes on two cores.
 
-    - `points`: how many points each model learns from.
-    - `effort`: the share of each recipe's own training steps; 1 is the recipe.
-    - `grid`: how many samples of `shown` points from different seeds.
-    - `steps`: into how many steps the reverse process is cut, ascending.
-    - `measured`: points drawn to measure each of those.
-    - `schedule_seeds`: how often each schedule is trained, on a fresh draw of points and weights.
-    - `schedule_effort`: the share of the original's training steps each of these gets.
-    - `schedule_steps`, `schedule_points`: how these models are sampled.
-    - `class_points`: points drawn from the conditional model.
-    - `quadruples`: points to judge under the right class, under a wrong one, outside and far away.
-    - `tested`: points of the truth to take log-densities, class probabilities and the certificate over.
-    - `map`: pixels along a side of the map of log-density.
-    - `fresh`: points of the truth to take losses and divergences over.
-    - `frames`: pictures in the animation.
+    - `points`: the number of training points of each model.
+    - `shown`: the points of each sample in `grid` and of the animation, and the most points in other plots.
+    - `effort`: the share of the training steps of each recipe, above 0 and at most 1.
+    - `grid`: the number of samples from different seeds.
+    - `steps`: the numbers of solver steps to compare, ascending.
+    - `measured`: the points sampled with each number of steps.
+    - `schedule_seeds`: the number of models trained with each schedule, each with its own points and weights.
+    - `schedule_effort`: the share of the original's training steps of these models.
+    - `schedule_steps`, `schedule_points`: the solver steps and the sampled points of these models.
+    - `class_points`: the points sampled from the conditional model.
+    - `quadruples`: the points whose log-densities are compared with right and wrong labels, outside and far
+      outside.
+    - `tested`: the points of the truth for log-densities, class probabilities and the certificate.
+    - `map`: the pixels along a side of the map of log-density.
+    - `fresh`: the points of the truth for losses and divergences.
+    - `frames`: the images of the animation.
+
+    Raises `InputError` for sizes that are too small or of another type.
     """
 
     points: int = 1000

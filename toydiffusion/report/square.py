@@ -1,4 +1,4 @@
-"""The sections on the plain square: data, training, samples, steps, fields."""
+"""The sections on the square: forward process, training, samples, numbers of steps, fields."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from toydiffusion.schedules import SCHEDULES, schedule
 from toydiffusion.training import build, expected_loss
 
 ORIGINALS = ("sqrt", "linear", "exp")
-"""The original's three schedules, in its order."""
+"""The three schedules of the original, in its order."""
 RANGE = {"sigma_min": float(np.exp(-5)), "sigma_max": 1.0}
-"""The original's range of noise, in the square's own units."""
-WITHIN = 0.02
-"""A total variation this near to the last one counts as settled."""
+"""The noise levels of the original, in the square's units."""
+SETTLED = 0.02
+"""A total variation has settled if it differs from the last one by at most this."""
 SQUARE = figures.squares(1.0)
 
 
 def forward(law: Bounded, settings: DemoSettings, *, seed: int) -> Part:
-    """Show the data dissolving in noise under the original's schedules, and all schedules as curves."""
+    """Show the forward process with the original's schedules, and the curves of all schedules."""
     x, _ = law.sample(settings.points, seed=seed)
     eps = RowNoise(seed, "forward noise").normal(0, len(x), dim=2).numpy()
     times = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
@@ -59,24 +59,24 @@ def forward(law: Bounded, settings: DemoSettings, *, seed: int) -> Part:
 
 
 def training(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> Part:
-    """Hold the loss of training beside the least possible loss, for each recipe."""
+    """Compare the loss of each recipe with its least possible loss."""
     numbers, curves = {}, []
     for name, learned in recipes.items():
         model = learned.model
         z, _ = learned.truth.rows(0, settings.fresh, seed=seed + 1)
-        known = model.standardizer.z(torch.from_numpy(learned.law.sample(settings.points, seed=seed)[0]))
-        # Many noise levels for each training point, or the average over noise would be too rough to compare.
-        known = known.repeat(-(-settings.fresh // len(known)), 1)
+        training_z = model.standardizer.z(torch.from_numpy(learned.law.sample(settings.points, seed=seed)[0]))
+        # Each training point needs many noise levels, or the average over the noise is too inaccurate.
+        training_z = training_z.repeat(-(-settings.fresh // len(training_z)), 1)
         least, least_error = expected_loss(learned.truth.denoise, model.config, z, None, seed=seed)
         fresh, fresh_error = expected_loss(model.denoiser, model.config, z, None, seed=seed)
-        seen, seen_error = expected_loss(model.denoiser, model.config, known, None, seed=seed)
+        own, own_error = expected_loss(model.denoiser, model.config, training_z, None, seed=seed)
         kl = learned.divergence(settings.fresh, seed=seed)
         numbers[name] = {
             "steps": len(model.history.loss),
             "weights": build(model.dim, 1, model.config, seed=0).size,
             "least": {"value": least, "std_error": least_error},
             "fresh": {"value": fresh, "std_error": fresh_error},
-            "training_points": {"value": seen, "std_error": seen_error},
+            "training_points": {"value": own, "std_error": own_error},
             "excess": fresh - least,
             "kl": {"value": kl.value, "std_error": kl.std_error},
             "sigma_min": model.sigma_min,
@@ -88,13 +88,13 @@ def training(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) 
     return Part({"recipes": numbers, "fresh_points": settings.fresh}, {"loss": figures.loss_curves(curves)})
 
 
-def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
-    """Draw the same number of points from as many seeds."""
+def different_seeds(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
+    """Sample the same number of points with several seeds."""
     seeds = [seed + i for i in range(settings.grid)]
-    drawn = [learned.model.sample(settings.shown, seed=s) for s in seeds]
-    fits = [fit_of(x, learned.law) for x in drawn]
+    samples = [learned.model.sample(settings.shown, seed=s) for s in seeds]
+    fits = [fit_of(x, learned.law) for x in samples]
     columns = max(1, round(settings.grid**0.5))
-    panels = [Scatter(x, f"seed {s}") for x, s in zip(drawn, seeds, strict=True)]
+    panels = [Scatter(x, f"seed {s}") for x, s in zip(samples, seeds, strict=True)]
     grid = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     distance, inside = np.array(fits).T
     return Part(
@@ -113,7 +113,7 @@ def nine(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
 
 
 def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> Part:
-    """Cut the reverse process into few and many steps, with each network and with the exact denoiser."""
+    """Sample in few and many steps, with each network and with the exact denoiser."""
     law = recipes["default"].law
     least = floor(law, settings.measured, seed=seed)
     grid, names, curves = [], [], []
@@ -124,21 +124,21 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
         numbers[name] = {"solver": method}
         for who, sampler in (("learned", learned.model), ("exact", learned.exact)):
             exact = who == "exact"
-            drawn = [
+            samples = [
                 sampler.sample(settings.measured, sampling=replace(sampling, steps=k), seed=seed)
                 for k in settings.steps
             ]
-            distance, inside = zip(*(fit_of(x, law) for x in drawn), strict=True)
+            distance, inside = zip(*(fit_of(x, law) for x in samples), strict=True)
             numbers[name][who] = {
                 "total_variation": list(distance),
                 "inside": list(inside),
-                "settled": settled(settings.steps, distance, within=WITHIN),
+                "settled": settled(settings.steps, distance, change=SETTLED),
             }
             titles = [
                 f"{k:,} step{'s' * (k > 1)}\nTV {tv:.2f}"
                 for k, tv in zip(settings.steps, distance, strict=True)
             ]
-            shown = [x[: settings.shown] for x in drawn]
+            shown = [x[: settings.shown] for x in samples]
             grid.append(
                 [Scatter(*one, "truth" if exact else colour) for one in zip(shown, titles, strict=True)]
             )
@@ -147,7 +147,7 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
             curves.append(StepCurve(label, colour, distance, inside, exact))
         numbers[name]["findings"] = [
             solver_or_network(
-                f"the recipe {name}",
+                f"the {name} recipe",
                 settings.steps[i],
                 learned=numbers[name]["learned"]["total_variation"][i],
                 exact=numbers[name]["exact"]["total_variation"][i],
@@ -161,7 +161,7 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
             "points": settings.measured,
             "shown": min(settings.shown, settings.measured),
             "floor": least,
-            "within": WITHIN,
+            "settled": SETTLED,
             "recipes": numbers,
         },
         {
@@ -172,7 +172,7 @@ def steps(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) -> 
 
 
 def fields(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
-    """Look inside: the score, the denoised means, the paths, and the whole process as an animation."""
+    """Show the score, the denoised means and the trajectories, and animate the reverse process."""
     model, sigmas = learned.model, [0.1, 0.3, 1.0, 3.0]
     outline = learned.outline(1.0)
     gap = []
@@ -180,20 +180,27 @@ def fields(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
         for sigma in sigmas:
             level = torch.full((settings.fresh,), sigma, dtype=torch.float64)
             z, _ = learned.truth.rows(0, settings.fresh, seed=seed, sigma=sigma)
-            error = model.denoiser(z, level, None) - learned.truth.denoise(z, level)
-            gap.append(float(error.square().sum(1).mean().sqrt()) / sigma)
+            difference = model.denoiser(z, level, None) - learned.truth.denoise(z, level)
+            gap.append(float(difference.square().sum(1).mean().sqrt()) / sigma)
     sampling = replace(model.sampling, steps=60, sigma_start=2.0)
     both = (learned.model, learned.exact)
-    ways = [one.trajectory(70, sampling=sampling, seed=seed)[0] for one in both]
-    apart = float(np.sqrt(np.square(ways[0][-1] - ways[1][-1]).sum(1).mean()))
+    trajectories = [one.trajectory(70, sampling=sampling, seed=seed)[0] for one in both]
+    apart = float(np.sqrt(np.square(trajectories[0][-1] - trajectories[1][-1]).sum(1).mean()))
     film = replace(model.sampling, steps=settings.frames - 1, sigma_start=2.0)
-    (learned_way, levels), (exact_way, _) = (
+    (learned_film, levels), (exact_film, _) = (
         one.trajectory(settings.shown, sampling=film, seed=seed) for one in both
     )
     scale = float(model.standardizer.scale.mean())
     titled = [("learned", "model"), ("exact", "truth")]
     return Part(
-        {"sigma": sigmas, "gap": gap, "apart": apart, "paths": 70, "side": 2 / scale, "frames": len(levels)},
+        {
+            "sigma": sigmas,
+            "gap": gap,
+            "apart": apart,
+            "trajectories": 70,
+            "side": 2 / scale,
+            "frames": len(levels),
+        },
         {
             "score": figures.score_fields(
                 model.denoiser, learned.truth.denoise, sigmas=sigmas, outline=outline
@@ -201,15 +208,15 @@ def fields(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
             "means": figures.denoised_grids(
                 model.denoiser, learned.truth.denoise, sigmas=sigmas, outline=outline
             ),
-            "paths": figures.trajectories(
-                [(*title, way) for title, way in zip(titled, ways, strict=True)],
+            "trajectories": figures.trajectories(
+                [(*title, points) for title, points in zip(titled, trajectories, strict=True)],
                 outline=SQUARE,
                 half_width=2.6,
             ),
         },
         {
             "reverse": figures.animation_frames(
-                [(*titled[0], learned_way), (*titled[1], exact_way)], levels * scale, outline=SQUARE
+                [(*titled[0], learned_film), (*titled[1], exact_film)], levels * scale, outline=SQUARE
             )
         },
     )

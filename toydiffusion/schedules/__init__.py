@@ -1,12 +1,14 @@
 """Noise schedules: monotone maps from time to the noise level, with inverse and derivatives.
 
-Inside the core a noisy point is always `z + sigma eps`. A path `x_t = alpha(t) (z + sigma(t) eps)` that also
-shrinks the data (variance preserving, cosine, flow matching) is the same thing in `x_t / alpha(t)`, so it is
-a schedule too and carries its `alpha`.
+Inside the core a noisy point is always `z + sigma eps`. Some processes also shrink the data (variance
+preserving, cosine, flow matching): `x_t = alpha(t) (z + sigma(t) eps)`. Divided by `alpha(t)` they are the
+same process, so each of them is a schedule with its own `alpha`.
 
-Two clocks: `t` is the schedule's own time, in which its formula is written; `u` in [0, 1] runs affinely over
-the stretch of t where sigma goes from `sigma_min` to `sigma_max`. All sigmas are in standard deviations of
-the standardised data (or in the data's own units, where standardising is off).
+There are two time variables. `t` is the schedule's own time, in which its formula is written. `u` in [0, 1]
+is an affine function of t: sigma is `sigma_min` at u = 0 and `sigma_max` at u = 1.
+
+All sigmas are in standard deviations of the standardised data, or in the data's own units if standardising is
+off.
 """
 
 from __future__ import annotations
@@ -31,13 +33,17 @@ SCHEDULES: dict[str, type[Schedule]] = {
     kind.name: kind
     for kind in (Exponential, Linear, SquareRoot, Karras, LogNormal, VariancePreserving, Cosine, FlowMatching)
 }
-"""Every schedule by name; a new one is a small class and its entry here."""
+"""Every schedule by name. A new schedule is a small class and an entry here."""
 
 
 def schedule(name: str, parameters: Mapping[str, float] | None = None) -> Schedule:
-    """Return the schedule of this name; `parameters` are its fields (sigma_min, sigma_max and its own).
+    """Return the schedule of this name.
 
-    Raises `InputError` for an unknown name or field, naming the nearest valid one.
+    - `name`: a key of `SCHEDULES`.
+    - `parameters`: values of its fields: sigma_min, sigma_max and its own. Missing fields take their
+      defaults.
+
+    Raises `InputError` for an unknown name or field. The message suggests the nearest valid one.
 
     >>> schedule("karras", {"sigma_max": 80.0})
     Karras(sigma_min=0.005, sigma_max=80.0, rho=7.0)

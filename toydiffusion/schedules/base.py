@@ -1,4 +1,4 @@
-"""What every schedule is: a monotone map from time to noise level, and all that follows from it."""
+"""The base class of all schedules: a monotone map from time to noise level."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from toydiffusion.errors import InputError, finite_number, store, whole_number
 class Schedule(ABC):
     """A monotone map from u in [0, 1] to sigma in [sigma_min, sigma_max], with sigma_min > 0.
 
-    A subclass has a `name` and writes `sigma(t)`, its inverse `t(sigma)` and its derivative `dsigma(t)`, and
-    `alpha(t)` where the path shrinks the data. The variance-exploding equations in t (Song et al. 2021,
-    arXiv:2011.13456, equations 6, 13, 30) read, with g(t)^2 = d[sigma^2]/dt = `dsigma2(t)`:
+    - `sigma_min`: the lowest noise level, > 0.
+    - `sigma_max`: the highest noise level.
+
+    A subclass has a `name` and defines `sigma(t)`, its inverse `t(sigma)` and its derivative `dsigma(t)`. If
+    the process shrinks the data it also defines `alpha(t)`.
+
+    The variance-exploding equations in t are (Song et al. 2021, arXiv:2011.13456, equations 6, 13 and 30),
+    with g(t)^2 = d[sigma^2]/dt = `dsigma2(t)`:
 
         forward SDE       dz = g dw
         reverse SDE       dz = -g^2 score(z; sigma(t)) dt + g dw        (t running down)
         reverse ODE       dz = -1/2 g^2 score(z; sigma(t)) dt
 
-    All methods take and return float64 tensors of any shape.
+    The methods take and return float64 tensors of any shape.
+
+    Raises `InputError` for numbers that are not finite or out of range.
     """
 
     name: ClassVar[str]
@@ -47,10 +54,10 @@ class Schedule(ABC):
                 f"{type(self).__name__} has no times for sigma {self.sigma_min:g} to {self.sigma_max:g}"
             )
 
-    def _check(self) -> None:  # noqa: B027 - nothing more to check is a complete answer
+    def _check(self) -> None:  # noqa: B027 - a subclass may have nothing to check
         """Check a subclass's own numbers."""
 
-    # The formula: what a subclass writes ------------------------------------------------------------
+    # Defined by subclasses --------------------------------------------------------------------------
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
@@ -65,10 +72,10 @@ class Schedule(ABC):
         """Return d sigma / dt."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Return the factor by which the path shrinks the data, `x_t = alpha(t) (z + sigma(t) eps)`."""
+        """Return the factor that shrinks the data, in `x_t = alpha(t) (z + sigma(t) eps)`; 1 by default."""
         return torch.ones_like(t)
 
-    # What follows from it ---------------------------------------------------------------------------
+    # Derived from the formula -----------------------------------------------------------------------
 
     def dsigma2(self, t: Tensor) -> Tensor:
         """Return g(t)^2 = d[sigma^2]/dt, the squared diffusion coefficient."""
@@ -88,33 +95,33 @@ class Schedule(ABC):
         return self.sigma(torch.lerp(low, high, u)).clamp(self.sigma_min, self.sigma_max)
 
     def u(self, sigma: Tensor) -> Tensor:
-        """Return u in [0, 1] at which the noise level is sigma, the inverse of `sigma_at`."""
+        """Return the u in [0, 1] at which the noise level is sigma, the inverse of `sigma_at`."""
         low, high = self._ends()
         u: Tensor = (self.t(sigma) - low) / (high - low)
         return u
 
     def levels(self, n: int) -> Tensor:
-        """Return n + 1 strictly descending noise levels from sigma_max to sigma_min, evenly spaced in u."""
+        """Return n + 1 noise levels, strictly descending from sigma_max to sigma_min, evenly spaced in u."""
         n = whole_number("the number of intervals", n, 1)
         levels = self.sigma_at(torch.linspace(1, 0, n + 1, dtype=torch.float64))
         levels[0], levels[-1] = self.sigma_max, self.sigma_min
         return levels
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return n noise levels, one u uniform in each of n strata, in random order.
+    def sample_sigma(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return n random noise levels, with one uniform u in each of n strata, in random order.
 
-        The order matters: strata left in order against points in a fixed order would show each point one
-        narrow range of noise only.
+        The order must be random. With ordered strata and points in a fixed order, each point would only ever
+        be noised to one narrow range of levels.
         """
         order = torch.randperm(n, generator=generator)
-        within = torch.rand(n, generator=generator, dtype=torch.float64)
-        return self.sigma_at((order + within) / n)
+        offset = torch.rand(n, generator=generator, dtype=torch.float64)
+        return self.sigma_at((order + offset) / n)
 
     def between(self, sigma_min: float, sigma_max: float) -> Schedule:
-        """Return the same formula over another range of sigma."""
+        """Return the same schedule over another range of sigma."""
         return replace(self, sigma_min=sigma_min, sigma_max=sigma_max)
 
     @property
     def parameters(self) -> dict[str, float]:
-        """Every number of it: `schedule(s.name, s.parameters) == s`."""
+        """All its numbers by name, so that `schedule(s.name, s.parameters) == s`."""
         return asdict(self)

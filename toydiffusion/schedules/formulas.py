@@ -1,4 +1,4 @@
-"""The formulas: the original's three, and those of the literature."""
+"""The schedules: the three of the original project, and those of the literature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toydiffusion.schedules.base import Schedule
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """The original's `sigma(t) = exp(5 (t - 1))`: even steps in log sigma; sigma = 1 at t = 1.
+    """The original's `sigma(t) = exp(5 (t - 1))`. Its steps are even in log sigma, and sigma = 1 at t = 1.
 
     >>> [round(level, 6) for level in Exponential(0.01, 1.0).levels(2).tolist()]
     [1.0, 0.1, 0.01]
@@ -57,7 +57,7 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class SquareRoot(Schedule):
-    """The original's `sigma(t) = sqrt(t)`: Brownian motion, variance t."""
+    """The original's `sigma(t) = sqrt(t)`: Brownian motion with variance t."""
 
     name: ClassVar[str] = "sqrt"
 
@@ -78,8 +78,10 @@ class SquareRoot(Schedule):
 class Karras(Schedule):
     """`sigma(t) = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho`.
 
-    Karras et al. 2022 (arXiv:2206.00364, equation 5); rho = 7 spends its steps at low noise, rho = 1 is even
-    in sigma, rho to infinity even in log sigma.
+    - `rho`: > 0. 7 puts most steps at low noise. 1 is even in sigma, and rho to infinity is even in log
+      sigma.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364, equation 5).
     """
 
     name: ClassVar[str] = "karras"
@@ -95,7 +97,7 @@ class Karras(Schedule):
         return low, high - low
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return the level at t; t = u."""
+        """Return the noise level at t, with t = u."""
         low, span = self._roots()
         return (low + t * span) ** self.rho
 
@@ -112,10 +114,14 @@ class Karras(Schedule):
 
 @dataclass(frozen=True)
 class LogNormal(Schedule):
-    """`log sigma(t) = mean + std Phi^-1(t)`: t uniform draws sigma from a log-normal law.
+    """`log sigma(t) = mean + std Phi^-1(t)`: for uniform t, sigma has a log-normal law.
 
-    The law EDM trains with (Karras et al. 2022, table 1, with mean -1.2 and std 1.2 for images), cut off at
-    sigma_min and sigma_max. `Phi` is the standard normal distribution function.
+    `Phi` is the standard normal distribution function. The law is truncated to [sigma_min, sigma_max].
+
+    - `mean`: the mean of log sigma, before truncation.
+    - `std`: the standard deviation of log sigma, before truncation, > 0.
+
+    Source: Karras et al. 2022 (table 1), who train with mean -1.2 and std 1.2 on images.
     """
 
     name: ClassVar[str] = "lognormal"
@@ -146,8 +152,13 @@ class LogNormal(Schedule):
 class VariancePreserving(Schedule):
     """VP-linear: `beta(t) = beta_min + t (beta_max - beta_min)`, `alpha = exp(-1/2 int_0^t beta)`.
 
-    `alpha^2 + (alpha sigma)^2 = 1`, so `sigma = sqrt(1 / alpha^2 - 1)`; sigma reaches infinity only as t
-    does (Song et al. 2021, equation 32; Ho et al. 2020).
+    The variance is preserved: `alpha^2 + (alpha sigma)^2 = 1`, so `sigma = sqrt(1 / alpha^2 - 1)`. Sigma goes
+    to infinity only as t does.
+
+    - `beta_min`: the rate at t = 0, > 0.
+    - `beta_max`: the rate at t = 1, > beta_min.
+
+    Source: Song et al. 2021, equation 32; Ho et al. 2020.
     """
 
     name: ClassVar[str] = "vp"
@@ -178,7 +189,7 @@ class VariancePreserving(Schedule):
         return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
 
     def beta(self, t: Tensor) -> Tensor:
-        """Return the rate at which noise replaces signal."""
+        """Return `beta_min + t (beta_max - beta_min)`, the rate at which noise replaces signal."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def dsigma(self, t: Tensor) -> Tensor:
@@ -191,7 +202,7 @@ class VariancePreserving(Schedule):
 class Cosine(Schedule):
     """`alpha(t) = cos(pi t / 2)`, `alpha sigma = sin(pi t / 2)`, so `sigma = tan(pi t / 2)`.
 
-    Nichol & Dhariwal 2021 (arXiv:2102.09672), without their small offset at t = 0.
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), here without their small offset at t = 0.
     """
 
     name: ClassVar[str] = "cosine"
@@ -215,10 +226,11 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class FlowMatching(Schedule):
-    """Flow matching's straight path `x_t = (1 - t) z + t eps`: `alpha = 1 - t`, `sigma = t / (1 - t)`.
+    """Flow matching: `x_t = (1 - t) z + t eps`, so `alpha = 1 - t` and `sigma = t / (1 - t)`.
 
-    Lipman et al. 2023 (arXiv:2210.02747) with zero end width, Liu et al. 2023 (rectified flow), time running
-    from data (0) to noise (1).
+    Time runs from data (0) to noise (1).
+
+    Source: Lipman et al. 2023 (arXiv:2210.02747) with sigma_min = 0; Liu et al. 2023 (rectified flow).
     """
 
     name: ClassVar[str] = "flow-matching"

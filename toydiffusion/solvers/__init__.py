@@ -1,4 +1,4 @@
-"""Solvers of the reverse process: methods as tables of coefficients, and the loop that applies them."""
+"""Solvers of the reverse process: methods as tables of coefficients, and the loops that apply them."""
 
 from toydiffusion.solvers.methods import (
     DORMAND_PRINCE,

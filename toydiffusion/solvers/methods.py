@@ -1,12 +1,12 @@
-"""Methods for the reverse process as tables of numbers, each with its declared order.
+"""Methods for the reverse process as tables of coefficients, each with its order.
 
-The equations they solve, with D the denoiser and `score = (D - z) / sigma^2` (EDM, Karras et al. 2022,
-equation 1 with s = 1; Song et al. 2021, equations 6 and 13):
+With D the denoiser and `score = (D - z) / sigma^2`, they solve (Karras et al. 2022, equation 1 with s = 1;
+Song et al. 2021, equations 6 and 13):
 
     ODE in sigma    dz/dsigma = (z - D(z; sigma)) / sigma
     SDE in sigma    dz = (sigma^2)' (z - D) / sigma^2 dsigma + sqrt((sigma^2)') dw     (sigma running down)
 
-A new method is a row in `SOLVERS`; how a table is stepped is in `sampling`.
+A new method is an entry in `SOLVERS`. The loops that apply the tables are in `solvers.reverse`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from toydiffusion.errors import choice
 
 @dataclass(frozen=True)
 class RungeKutta:
-    """An explicit Runge-Kutta method for the ODE: the Butcher tableau `a`, `b`, `c`.
+    """An explicit Runge-Kutta method for the ODE.
 
-    Stage i is at `s + c_i h` from `z + h sum_j a_ij k_j`; the step is `z + h sum_i b_i k_i`.
+    Stage i has the slope `k_i` at `s + c_i h` and `z + h sum_j a_ij k_j`. The step is `z + h sum_i b_i k_i`.
+
+    - `order`: the order of the method.
+    - `a`, `b`, `c`: the Butcher tableau.
     """
 
     order: int
@@ -34,26 +37,33 @@ class RungeKutta:
 
 @dataclass(frozen=True)
 class ExponentialMultistep:
-    """The exact solution of the ODE's linear part with D extrapolated through its last `order` values.
+    """An exponential multistep method for the ODE: the linear part is exact, and D is extrapolated.
 
-    In `lambda = -log sigma` the ODE reads `dz/dlambda = D - z`, so over a step of length h
+    - `order`: the order of the method, and the number of values of D that it uses.
 
-        z(lambda + h) = e^-h z(lambda) + int_0^h e^(s - h) D(lambda + s) ds,
+    In `lambda = -log sigma` the ODE is `dz/dlambda = D - z`. So over a step of length h
 
-    and a polynomial through the past values of D makes the integral a weighted sum of them. Order 1 is DDIM
-    (= Euler in sigma), order 2 is DPM-Solver++(2M), order 3 its (3M) kin (Lu et al. 2022, arXiv:2211.01095);
-    one evaluation a step. From order 3 on, the first step, which has no past, is corrected with D at its
-    end, so that the start does not cost an order: one more evaluation in all.
+        z(lambda + h) = e^-h z(lambda) + int_0^h e^(s - h) D(lambda + s) ds.
+
+    With a polynomial through the past values of D the integral becomes a weighted sum of them. A step takes
+    one evaluation of D.
+
+    Order 1 is DDIM, which equals Euler in sigma. Order 2 is DPM-Solver++(2M), and order 3 is its (3M) version
+    (Lu et al. 2022, arXiv:2211.01095). From order 3 on, the first step has no past values, so it is corrected
+    with D at its end. Otherwise the first step would reduce the order. This costs one more evaluation in
+    total.
     """
 
     order: int
 
     @staticmethod
     def weights(step: float, nodes: list[float]) -> list[float]:
-        """Return `w_j = int_0^h e^(s - h) L_j(s) ds` for a step h and the Lagrange basis of the nodes.
+        """Return `w_j = int_0^h e^(s - h) L_j(s) ds`, with L_j the Lagrange basis of the nodes.
 
-        `nodes` are the lambdas of the values of D, counted from the start of the step. Gauss-Legendre
-        quadrature: exact to rounding, with no cancellation at small h.
+        - `step`: the length h of the step in lambda.
+        - `nodes`: the lambdas of the values of D, relative to the start of the step.
+
+        Gauss-Legendre quadrature is exact to rounding, and does not cancel at small h.
 
         >>> w = ExponentialMultistep.weights(0.5, [0.0, -0.5])
         >>> bool(np.isclose(sum(w), 1 - np.exp(-0.5)))
@@ -72,12 +82,16 @@ class ExponentialMultistep:
 
 @dataclass(frozen=True)
 class ReverseSDE:
-    """Euler-Maruyama on the reverse SDE, each step followed by `corrections` Langevin steps at its end.
+    """Euler-Maruyama for the reverse SDE, with Langevin steps after each step.
 
-    The order is the weak one. With corrections it is Song et al.'s predictor-corrector (algorithms 2 and 4):
-    `z + delta score + sqrt(2 delta) eps` with `delta = 2 (snr sigma)^2`. Song sets delta from the norms of
-    score and noise over the batch; their expected ratio is sigma, which keeps a point independent of its
-    batch.
+    - `order`: the weak order.
+    - `corrections`: the number of Langevin steps after each step, default 0.
+    - `snr`: the signal-to-noise ratio of a Langevin step, default 0.16.
+
+    A Langevin step is `z + delta score + sqrt(2 delta) eps` with `delta = 2 (snr sigma)^2`. With such steps
+    the method is the predictor-corrector of Song et al. 2021 (algorithms 2 and 4). They compute delta from
+    the norms of score and noise in the batch. Here it is computed from sigma, the expected ratio of these
+    norms, so that a point does not depend on its batch.
     """
 
     order: int
@@ -87,10 +101,15 @@ class ReverseSDE:
 
 @dataclass(frozen=True)
 class EmbeddedPair:
-    """An explicit Runge-Kutta method whose last stage is its result, with a lower order beside it.
+    """An explicit Runge-Kutta method with an embedded method of lower order, which estimates the error.
 
-    Stages as in `RungeKutta`; the step is the state of the last stage, whose slope begins the next one.
-    `h sum_i error_i k_i` is its difference from the result of the lower order, the estimate of the error.
+    The stages are those of `RungeKutta`. The point of the last stage is the result of the step, and its slope
+    is the first slope of the next step. The estimate of the error is `h sum_i error_i k_i`, the difference
+    from the result of lower order.
+
+    - `order`: the order of the method.
+    - `a`, `c`: the Butcher tableau.
+    - `error`: the differences of the two sets of weights b.
     """
 
     order: int
@@ -113,8 +132,8 @@ DORMAND_PRINCE = EmbeddedPair(
     c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
     error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
 )
-"""Dormand and Prince's pair of orders 5 and 4 (1980, RK5(4)7M): the method of the log-density, where each
-point chooses its own steps."""
+"""The pair of orders 5 and 4 of Dormand and Prince (1980, RK5(4)7M). It computes log-densities, with
+step sizes chosen for each point."""
 
 Solver: TypeAlias = RungeKutta | ExponentialMultistep | ReverseSDE
 
@@ -136,7 +155,7 @@ SOLVERS: dict[str, Solver] = {
 
 
 def solver(name: str) -> Solver:
-    """Return the method of this name; an unknown one is an `InputError` that names the nearest.
+    """Return the method of this name. Raises `InputError` for an unknown name.
 
     >>> solver("heun").order
     2

@@ -1,7 +1,7 @@
 """The reverse process from any denoiser, by any method of `solvers.methods`, one noise level at a time.
 
-Everything here is a generator over descending noise levels. A whole trajectory, its last point and a picture
-of its middle therefore come from the same code. The state is float64 whatever the denoiser computes in.
+The functions are generators over descending noise levels. So trajectories and samples come from the same
+code. The points are float64, whatever the denoiser computes in.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ def reverse(
     churn: float = 0.0,
     clock: Schedule | None = None,
 ) -> Iterator[Points]:
-    """Carry points down the noise levels; yield z at each of `levels` in turn, the first included.
+    """Solve the reverse process; yield z at each noise level in turn, including the first.
 
-    `levels` `(k + 1,)` descend and end above 0: the last denoising, to the clean point, is `denoiser` itself
-    at the last level. `z` `(n, d)` is at the first level.
+    - `denoiser`: any denoiser.
+    - `z` `(n, d)`: points at the first noise level.
+    - `levels` `(k + 1,)`: descending noise levels, > 0. The step to the clean point is not included: it is
+      `denoiser` at the last level.
+    - `solver`: the method.
+    - `label` `(n,)`: class indices for the denoiser, or None (default).
+    - `seed`, `first_row`: the noise of row i of z is row `first_row + i` of the noise of `seed`. So the
+      trajectory of a point does not depend on its batch.
+    - `churn`: the noise injection of EDM, default 0 (Karras et al. 2022, algorithm 2, S_churn with S_noise =
+      1). Before each of the k steps of a Runge-Kutta method, fresh noise raises sigma by the factor
+      `1 + min(churn / k, sqrt(2) - 1)`.
+    - `clock`: a schedule, to solve in its time t with `dsigma(t)` in the equations (see `Schedule`), as in
+      Song et al. 2021. None (default): solve in sigma. The results agree to the order of the method.
+      Exponential multistep methods always solve in log sigma.
 
-    `clock` None solves in sigma; a schedule solves in its t, as Song et al. (2021) write the reverse process,
-    with `dsigma(t)` in the equations (see `Schedule`). The two agree at the method's order. An exponential
-    multistep method has no clock: it solves in log sigma.
-
-    `churn` is EDM's noise injection (Karras et al. 2022, algorithm 2, S_churn with S_noise = 1): before each
-    of the k steps of a Runge-Kutta method, sigma is raised by the factor `1 + min(churn / k, sqrt(2) - 1)`
-    with fresh noise.
-
-    The noise of row i of z is row `first_row + i` of the noise of `seed`. So a point's trajectory does not
-    depend on its batch.
-
-    Raises `InputError` for levels that do not descend to a positive one, a churn below 0 or with a method
-    that takes none.
+    Raises `InputError` for levels that do not descend or are not positive, for a churn below 0, and for churn
+    with a method that is not Runge-Kutta.
     """
     levels = levels.double()
     if len(levels) < 1 or not bool((levels > 0).all()) or not bool((levels.diff() < 0).all()):
@@ -61,10 +62,10 @@ def reverse(
         raise InputError("churn goes with the Runge-Kutta solvers: 'euler', 'heun', 'rk4'")
     z = z.double()
     noise = RowNoise(seed, "reverse noise")
-    draws = itertools.count()
+    counter = itertools.count()
 
     def fresh() -> Tensor:
-        rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(draws))
+        rows = noise.normal(first_row, first_row + len(z), dim=z.shape[1], step=next(counter))
         return rows.to(z.device)
 
     def denoise(z: Points, sigma: float) -> Points:
@@ -180,9 +181,11 @@ def trajectory(
     first_row: int = 0,
     churn: float = 0.0,
 ) -> Iterator[Points]:
-    """Yield z at each of `levels`, and last the clean points at noise 0: `reverse` and the final denoising.
+    """Yield z at each noise level, and finally the clean points.
 
-    `start` `(n, d)` are points at `levels[0]`. The other arguments are those of `reverse`.
+    - `start` `(n, d)`: points at `levels[0]`.
+
+    The other arguments are those of `reverse`. The clean points are the denoised points of the last level.
     """
     z = start
     for z in reverse(
@@ -203,10 +206,18 @@ def sample(
     label: Labels | None = None,
     churn: float = 0.0,
 ) -> tuple[Points, Labels]:
-    """Return these rows of the endless sample of this seed: clean points `(n, d)` and their labels `(n,)`.
+    """Return these rows of the infinite sample of this seed: clean points `(n, d)` and their labels `(n,)`.
 
-    The start is `law` noised to `levels[0]`. Labels that are not given follow the frequencies of `law`. Row i
-    depends on the seed and on i only.
+    Row i depends only on the seed, on i, and on its label.
+
+    - `denoiser`: any denoiser.
+    - `law`: the trajectories start from samples of this law, noised to `levels[0]`.
+    - `levels` `(k + 1,)`: descending noise levels, > 0.
+    - `solver`: the method.
+    - `rows`: the range of rows.
+    - `seed`: an integer >= 0.
+    - `label` `(n,)`: class indices. None (default) samples classes by the frequencies of `law`.
+    - `churn`: see `reverse`.
     """
     start, own = Prior(law, float(levels[0])).rows(rows, seed=seed, label=label)
     points = trajectory(
@@ -216,5 +227,5 @@ def sample(
 
 
 def last(points: Iterator[Points]) -> Points:
-    """Return the last points of a trajectory, and keep no others in memory."""
+    """Return the last points of a trajectory, without keeping the others in memory."""
     return deque(points, maxlen=1).pop()

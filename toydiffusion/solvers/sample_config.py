@@ -1,4 +1,4 @@
-"""How points are sampled: the settings, and the noise levels that follow from them."""
+"""The settings of sampling, and the noise levels that follow from them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from toydiffusion.schedules import SCHEDULES, schedule
 from toydiffusion.solvers.methods import SOLVERS, RungeKutta
 
 MOST_STEPS = 10**7
-"""More steps than this are refused: the levels would lie closer than float64 can tell apart."""
+"""The most steps allowed. With more, float64 could not tell the noise levels apart."""
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How points are sampled.
+    """The settings of sampling.
 
-    - `steps`: the number of solver steps. The last one is the denoising at sigma_min; 1 denoises the start.
-    - `solver`: the method, a name in `solvers.SOLVERS`.
-    - `schedule`: the spacing of the noise levels, a name in `schedules.SCHEDULES`.
-    - `sigma_start`: the noise level to start from, in standard deviations of the standardised data. None is
-      sigma_max if the steps suffice to reach it with cuts of 40 % each. With fewer steps it is as high as
-      they reach, and at least 1.5, because few steps are best spent from there down.
-    - `guidance`: the weight of classifier-free guidance in a model with labels. 1 is none. More sharpens the
-      classes; a little less fills the gaps that few training points leave between them.
-    - `churn`: the amount of noise injected on the way (EDM), with the Runge-Kutta solvers; 0 is none.
+    - `steps`: the number of solver steps, default 30. The last step is the denoising at sigma_min. With 1
+      step the starting points are denoised.
+    - `solver`: the method, a name in `solvers.SOLVERS`, default "multistep2".
+    - `schedule`: the spacing of the noise levels, a name in `schedules.SCHEDULES`, default "exp".
+    - `sigma_start`: the noise level to start from, in standard deviations of the standardised data. None
+      (default) is sigma_max, if the steps can reach it with a reduction of sigma by at most 40 % each. With
+      fewer steps it is the highest level they can reach, but at least 1.5, because few steps are most useful
+      below that.
+    - `guidance`: the weight of classifier-free guidance in a model with labels. 1 (default) is no guidance.
+      Larger weights sharpen the classes. Slightly smaller weights fill the gaps that few training points
+      leave between the classes.
+    - `churn`: the amount of noise injected during sampling (EDM), with Runge-Kutta solvers only; 0 (default)
+      is none.
+
+    Raises `InputError` for values out of range, unknown names, and churn with another solver.
     """
 
     steps: int = 30
@@ -51,9 +57,11 @@ class SampleConfig:
             raise InputError("churn goes with the Runge-Kutta solvers: 'euler', 'heun', 'rk4'")
 
     def levels(self, sigma_min: float, sigma_max: float) -> Tensor:
-        """Return the noise levels of a model that knows sigma_min to sigma_max: `steps` of them, `(steps,)`.
+        """Return the noise levels of a model trained from sigma_min to sigma_max, `(steps,)`, descending.
 
-        `steps - 1` solver intervals lie between them; the last step is the denoising at the last level.
+        The solver takes `steps - 1` steps between them. The last step is the denoising at the last level.
+
+        Raises `InputError` if sigma_start is outside this range.
         """
         cut = min((self.steps - 1) * math.log(1 / 0.6), math.log(sigma_max / sigma_min))
         reached = min(max(sigma_min * math.exp(cut), 1.5), sigma_max)

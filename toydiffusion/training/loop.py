@@ -58,7 +58,7 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
     while state.step < steps:
         generator = RowNoise(state.seed, "training").generator(state.step)
         rows = next(batches)
-        sigma = noise.draw(len(rows), generator).float().repeat(2)
+        sigma = noise.sample_sigma(len(rows), generator).float().repeat(2)
         eps = torch.randn(len(rows), points.shape[1], generator=generator)
         eps = torch.cat([eps, -eps])
         chosen = None

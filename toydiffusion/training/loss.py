@@ -39,7 +39,7 @@ def expected_loss(
     possible loss of any model of that distribution.
     """
     generator = RowNoise(seed, "expected loss").generator()
-    sigma = config.noise().draw(len(z), generator).to(z)
+    sigma = config.noise().sample_sigma(len(z), generator).to(z)
     eps = torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
     scheme = preconditioning(config.preconditioning)
     each, sizes = list[Tensor](), list[int]()
