@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from toydiffusion.codec.standardizer import Standardizer
-from toydiffusion.errors import InputError, nearest, shown
+from toydiffusion.errors import InputError, nearest, shown, store
 from toydiffusion.tables import Table, default_columns, label_words
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
@@ -32,6 +32,13 @@ class Codec:
     columns: tuple[str, ...] | None = None
     classes: LabelArray | None = None
     label_column: str | None = None
+
+    def __post_init__(self) -> None:
+        """Guard the classes: whoever changed them in place would change what the model means."""
+        if self.classes is not None:
+            classes = self.classes.copy()
+            classes.flags.writeable = False
+            store(self, "classes", classes)
 
     @classmethod
     def fit(cls, table: Table, *, standardize: bool = True) -> Codec:
