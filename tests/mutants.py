@@ -308,8 +308,8 @@ MUTANTS = [
     Mutant(
         "the Gaussian's height left out of the flow",
         "density/probability_flow.py",
-        "change=height[:, None] + state[:, d:]",
-        "change=0 * height[:, None] + state[:, d:]",
+        "change=height[:, None] + best.state[:, d:]",
+        "change=0 * height[:, None] + best.state[:, d:]",
         f"{DENSITY} -k any_tolerance",
     ),
     Mutant(
@@ -336,22 +336,22 @@ MUTANTS = [
     Mutant(
         "the error bar without its caution",
         "density/probability_flow.py",
-        "error = (CAUTION * (drift.square() + square).sqrt())",
-        "error = (0.1 * (drift.square() + square).sqrt())",
+        "error = (CAUTION * checks.total)",
+        "error = (0.01 * checks.total)",
         f"{DENSITY} -k 'exact_log_density and square'",
     ),
     Mutant(
         "the error bar without the way's own share",
         "density/probability_flow.py",
-        "share = self.tolerance / CAUTION",
-        "share = 100 * self.tolerance / CAUTION",
+        "share = _AIM * self.tolerance / strict / span",
+        "share = 100 * self.tolerance / span",
         f"{DENSITY} -k smaller_tolerance",
     ),
     Mutant(
         "a step that depends on the batch",
         "density/probability_flow.py",
-        "accepted = (size <= allowed) | (spent & (length <= _FORCED))",
-        "accepted = (size.max() <= allowed) | (spent & (length <= _FORCED))",
+        "accepted = (size <= allowed) | (exhausted & (length <= _FORCED))",
+        "accepted = (size.max() <= allowed) | (exhausted & (length <= _FORCED))",
         f"{DENSITY} -k depend_on_its_batch",
     ),
     Mutant(
@@ -494,6 +494,13 @@ MUTANTS = [
         "terms[name] = mean(before - last)",
         "terms[name] = mean(before - after)",
         f"{CERTIFICATE} -k sum_to_the_total",
+    ),
+    Mutant(
+        "step checks that are ten times too small",
+        "density/probability_flow.py",
+        "size = self.steepness.rows(rows).size(self.moved[rows] - change)",
+        "size = 0.1 * self.steepness.rows(rows).size(self.moved[rows] - change)",
+        f"{DENSITY} -k learned_model_with_labels",
     ),
     # Rows, labels and noise levels of a part
     Mutant(

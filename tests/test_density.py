@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 
 import toydiffusion as td
 from toydiffusion.density import LogDensity, ProbabilityFlow, log_density, prior_mismatch, value_and_gradient
+from toydiffusion.density.probability_flow import _quadrature
 from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import (
@@ -218,6 +219,120 @@ def test_any_number_of_dimensions(dim) -> None:
     truth = law.log_prob(z, LOW).numpy()
     assert np.abs(found.value - truth).max() < 1e-3 * dim
     assert np.mean(np.abs(found.value - truth) <= found.error) > 0.95
+
+
+# Learned networks ---------------------------------------------------------------------------------------
+
+
+def in_fine_steps(model, z, label, steps):
+    """Return log-densities at z by RK4 in log sigma, everything plain: another solver than the package's."""
+    net, (n, d) = model.fitted.precise, z.shape
+    state = torch.cat([z, z.new_zeros(n, 1)], 1)
+    grid = np.linspace(math.log(model.sigma_min), math.log(model.sigma_max), steps + 1)
+    h = grid[1] - grid[0]
+
+    def slope(state, s):
+        at = state[:, :d].detach().requires_grad_()
+        clean = net(at, torch.full((n,), math.exp(s), dtype=torch.float64), label)
+        trace = sum(torch.autograd.grad(clean[:, i].sum(), at, retain_graph=True)[0][:, i] for i in range(d))
+        return torch.cat([(at - clean).detach(), (d - trace)[:, None]], 1)
+
+    for s in grid[:-1]:
+        k1 = slope(state, s)
+        k2 = slope(state + h / 2 * k1, s + h / 2)
+        k3 = slope(state + h / 2 * k2, s + h / 2)
+        k4 = slope(state + h * k3, s + h)
+        state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return (model.prior().log_prob(state[:, :d], label) + state[:, d]).numpy()
+
+
+def learned(law, n, labelled, *, waves=0, seed=0, steps=None):
+    """Return a model of the law, and fresh points of it in z with their labels."""
+    x, y = law.sample(1000, seed=100 + seed)
+    model = td.Diffusion(td.TrainConfig(waves=waves, steps=steps))
+    model.fit(x, y if labelled else None, seed=seed, progress=False)
+    fresh, classes = law.sample(n, seed=900 + seed)
+    return (
+        model,
+        model.standardizer.z(torch.from_numpy(fresh)),
+        torch.as_tensor(classes) if labelled else None,
+    )
+
+
+def test_the_error_bar_holds_on_a_learned_model_with_labels() -> None:
+    """On a network each step's own estimate is often near 0 by chance: bars made of it fail here."""
+    model, z, label = learned(ConcentricSquares(), 300, True, steps=1500)
+    found = log_density(model.fitted.density().flow, model.prior(), z, level(300, model.sigma_min), label)
+    miss = np.abs(found.value - in_fine_steps(model, z, label, 400))
+    assert np.mean(miss <= found.error) >= 0.985
+    assert np.median(found.error) <= 10 * np.median(miss)
+    assert np.quantile(miss, 0.99) <= 1e-3
+    assert found.met.all()
+    assert found.evaluations.mean() < 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("law", "labelled", "waves"),
+    [(ConcentricSquares(3), True, 32), (Square(), False, 32), (SKEWED, False, 0)],
+    ids=["rings with fine features", "square with fine features", "mixture"],
+)
+@pytest.mark.parametrize("far", [None, 5.0])
+def test_the_error_bar_holds_on_learned_models_near_and_far(law, labelled, waves, far) -> None:
+    model, z, label = learned(law, 400, labelled, waves=waves, seed=3)
+    if far is not None:
+        angle = torch.arange(400) * math.tau / 400
+        z = far * torch.stack([angle.cos(), angle.sin()], 1).double()
+    found = log_density(model.fitted.density().flow, model.prior(), z, level(400, model.sigma_min), label)
+    miss = np.abs(found.value - in_fine_steps(model, z, label, 1000))
+    assert np.mean(miss <= found.error) >= 0.98
+    assert np.median(found.error) <= 10 * np.median(miss) or far is not None
+
+
+def test_scipy_solves_the_equation_of_a_learned_model() -> None:
+    model, z, label = learned(ConcentricSquares(3), 4, True, steps=300)
+    net = model.fitted.precise
+    flow = model.fitted.density(td.DensityConfig(1e-7)).flow
+    found = log_density(flow, model.prior(), z, level(4, model.sigma_min), label)
+    for i in range(2):
+
+        def slope(s, state, i=i):
+            sigma = torch.tensor([math.exp(s)], dtype=torch.float64)
+            clean, trace = denoise_with_trace(net, torch.from_numpy(state[None, :2]), sigma, label[i : i + 1])
+            return [*(state[:2] - clean[0].numpy()), 2 - float(trace)]
+
+        ends = math.log(model.sigma_min), math.log(model.sigma_max)
+        start = [*z[i].tolist(), 0.0]
+        end = solve_ivp(slope, ends, start, method="DOP853", rtol=1e-10, atol=1e-10).y[:, -1]
+        top = model.prior().log_prob(torch.from_numpy(end[None, :2]), label[i : i + 1])
+        assert found.value[i] == pytest.approx(float(top) + end[2], abs=2e-7)
+
+
+def test_a_step_is_judged_by_the_polynomial_through_the_slopes_known() -> None:
+    rng = np.random.default_rng(0)
+    steps = torch.from_numpy(rng.uniform(0.05, 3.0, (5, 3)))
+    edges = torch.cat([torch.zeros(5, 1), steps.cumsum(1)], 1)
+    places = torch.stack([edges[:, :-1], (edges[:, :-1] + edges[:, 1:]) / 2], 2).reshape(5, 6)
+    x = (torch.cat([places, edges[:, -1:]], 1) - edges[:, 1:2]) / steps[:, 1:2]  # the middle step is (0, 1)
+    for first, last in ((0, 7), (2, 7), (0, 5), (2, 5)):
+        known = (torch.arange(7) >= first) & (torch.arange(7) < last)
+        weights = _quadrature(x, known.expand(5, 7))
+        assert (weights[:, ~known] == 0).all()
+        for power in range(last - first):
+            np.testing.assert_allclose((weights * x**power).sum(1), 1 / (power + 1), rtol=1e-8)
+
+
+def test_a_bar_too_wide_is_brought_within_the_tolerance_by_solving_again() -> None:
+    law, _ = CASES["rings by class"]
+    z, label = law.rows(0, 800, seed=0, sigma=LOW)
+    known = gaussians(law, True)
+    once = ProbabilityFlow(law.denoise, known, max_evaluations=150).carry(z, level(800), HIGH, label)
+    again = ProbabilityFlow(law.denoise, known).carry(z, level(800), HIGH, label)
+    wide = ~once.met
+    assert 0 < wide.sum() < 80
+    assert again.met.all()
+    assert (again.evaluations[wide] > once.evaluations[wide]).all()
+    assert torch.equal(again.error[again.evaluations < 75], once.error[again.evaluations < 75])
 
 
 # What a value depends on --------------------------------------------------------------------------------

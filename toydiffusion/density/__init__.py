@@ -26,9 +26,10 @@ from toydiffusion.density.log_density import (
     prior_mismatch,
     value_and_gradient,
 )
-from toydiffusion.density.probability_flow import TOLERANCE, FlowResult, ProbabilityFlow
+from toydiffusion.density.probability_flow import MAX_EVALUATIONS, TOLERANCE, FlowResult, ProbabilityFlow
 
 __all__ = [
+    "MAX_EVALUATIONS",
     "TOLERANCE",
     "ArrayWithErrors",
     "DensityConfig",

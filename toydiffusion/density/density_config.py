@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toydiffusion.density.probability_flow import TOLERANCE
+from toydiffusion.density.probability_flow import MAX_EVALUATIONS, TOLERANCE
 from toydiffusion.errors import finite_number, whole_number
 
 
@@ -19,7 +19,7 @@ class DensityConfig:
     """
 
     tolerance: float = TOLERANCE
-    max_evaluations: int = 1000
+    max_evaluations: int = MAX_EVALUATIONS
     probes: int | None = None
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from toydiffusion import tables
 from toydiffusion.certificate import Certificate
 from toydiffusion.codec import Standardizer
-from toydiffusion.density import TOLERANCE, DensityConfig, Elbo, LogDensity
+from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, seed_number, whole_number
 from toydiffusion.model import densities, fitting, model_file
@@ -419,7 +419,7 @@ class Diffusion:
         *,
         sigma: ArrayLike | None = None,
         tolerance: float = TOLERANCE,
-        max_evaluations: int = 1000,
+        max_evaluations: int = MAX_EVALUATIONS,
         probes: int | None = None,
         seed: int = 0,
         first_row: int = 0,
@@ -475,7 +475,7 @@ class Diffusion:
         label: Any = None,
         *,
         tolerance: float = TOLERANCE,
-        max_evaluations: int = 1000,
+        max_evaluations: int = MAX_EVALUATIONS,
         first_row: int = 0,
         batch_size: int = 4096,
         progress: bool | None = False,

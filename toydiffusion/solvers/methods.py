@@ -110,12 +110,15 @@ class EmbeddedPair:
     - `order`: the order of the method.
     - `a`, `c`: the Butcher tableau.
     - `error`: the differences of the two sets of weights b.
+    - `middle`: the weights of the slopes in the state at the middle of the step, of order 4 (Shampine 1986,
+      Math. Comp. 46, 135).
     """
 
     order: int
     a: tuple[tuple[float, ...], ...]
     c: tuple[float, ...]
     error: tuple[float, ...]
+    middle: tuple[float, ...]
 
 
 DORMAND_PRINCE = EmbeddedPair(
@@ -131,6 +134,15 @@ DORMAND_PRINCE = EmbeddedPair(
     ),
     c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
     error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    middle=(
+        6025192743 / 60171106304,
+        0.0,
+        51252292925 / 130801643196,
+        -2691868925 / 90256659456,
+        187940372067 / 3189068634112,
+        -1776094331 / 39487288512,
+        11237099 / 470086768,
+    ),
 )
 """The pair of orders 5 and 4 of Dormand and Prince (1980, RK5(4)7M). It computes log-densities, with
 step sizes chosen for each point."""
