@@ -94,7 +94,11 @@ def test_log_densities_never_take_the_place_of_model_or_points(fitted, refused) 
     os.link(fitted / "points.csv", fitted / "hard.csv")
     os.symlink(fitted / "m.safetensors", fitted / "link.csv")
     for out in ("points.csv", "hard.csv"):
-        refused(f"log-prob m.safetensors points.csv --out {out}", [out, "same file"])
+        refused(f"log-prob m.safetensors points.csv --out {out}", [out, "the model was fitted to"])
+    (fitted / "others.csv").write_text("a,b\n0.1,0.2\n0.3,0.1\n")
+    os.link(fitted / "others.csv", fitted / "alias.csv")
+    for out in ("others.csv", "alias.csv"):
+        refused(f"log-prob m.safetensors others.csv --out {out}", [out, "same file", "others.csv"])
     refused("log-prob m.safetensors points.csv --out link.csv", ["link.csv", "same file", "m.safetensors"])
     refused("log-prob m.safetensors points.parquet --out points.csv", ["points.csv", "fitted to"])
 

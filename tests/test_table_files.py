@@ -528,6 +528,7 @@ def test_tensors_without_plain_real_values():
         message_of(error)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_tensors_of_all_real_kinds():
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     conjugate = torch.complex(x, -x).conj().imag

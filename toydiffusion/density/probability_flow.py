@@ -201,7 +201,7 @@ class ProbabilityFlow:
             # The pair's own estimate decides on the step.
             size = steepness.size((h * _combine(DORMAND_PRINCE.error, slopes)).detach())
             nats = inner[:, :d].detach().square().sum(1) / 2 + inner[:, d:].detach().mean(1).abs()
-            # Far out the tolerance is wider. The steps use only the root of that, so as not to see too little.
+            # Far out the tolerance is wider. The steps use only the root of that, to see enough.
             far = (nats / 10).clamp(min=1.0)
             allowed = (share[active] * length * far.sqrt()).nan_to_num()
             evaluations[active] += len(slopes) - 1

@@ -11,7 +11,11 @@ from toydiffusion.training import TrainConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """A named recipe: how to train and how to sample."""
+    """A named recipe.
+
+    - `train`: how to train.
+    - `sample`: how to sample.
+    """
 
     train: TrainConfig
     sample: SampleConfig
@@ -38,6 +42,9 @@ PRESETS: dict[str, Preset] = {
         SampleConfig(steps=1000, solver="euler", schedule="exp"),
     ),
 }
-"""Every recipe by name. "original" is that of the project this one began from, done right: three fully
-connected layers of 256 that predict the added noise, sigma(t) = exp(5(t - 1)) in 1,000 steps, plain Euler
-back, points not standardised."""
+"""Every recipe by name.
+
+"original" is the recipe of the project that this one began from, done right. Three fully connected layers of
+256 units predict the added noise. The schedule is sigma(t) = exp(5(t - 1)), and the sampler takes 1,000 Euler
+steps. The points are not standardised.
+"""

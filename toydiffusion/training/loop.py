@@ -24,7 +24,7 @@ from toydiffusion.types import Labels, Points
 
 
 class TrainingError(ArithmeticError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number; the message names the step and the learning rate."""
 
 
 def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfig) -> Iterator[TrainState]:
