@@ -611,10 +611,10 @@ MUTANTS = [
         f"{LOST} -k labels_of_text",
     ),
     Mutant(
-        "a torn step kept as a checkpoint",
+        "a second Ctrl-C that waits like the first",
         "training/loop.py",
-        "    except _AtOnce:\n        raise",
-        "    except ZeroDivisionError:\n        raise",
+        "        if len(asked) > 1:\n            raise KeyboardInterrupt",
+        "",
         f"{LOST} -k second_one",
     ),
     Mutant(

@@ -157,38 +157,35 @@ def run(
         with _between_steps() as stop_if_asked:
             for _ in train(state, z, label, config):
                 yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
+                try:
+                    stop_if_asked()
+                except KeyboardInterrupt:
+                    if checkpoint is not None:
+                        state.save(checkpoint, key)
+                    raise
                 if checkpoint is not None and monotonic() - saved > 30:
                     state.save(checkpoint, key)
                     saved = monotonic()
-                stop_if_asked()
-    except _AtOnce:
-        raise  # the step may be torn, so its state must not replace a whole checkpoint
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            state.save(checkpoint, key)
-        raise
+            if checkpoint is not None:
+                state.save(checkpoint, key)
+            stop_if_asked()
     finally:
         torch.set_num_threads(threads)
-    if checkpoint is not None:
-        state.save(checkpoint, key)
-
-
-class _AtOnce(KeyboardInterrupt):
-    """The second Ctrl-C, which does not wait for the end of a step."""
 
 
 @contextmanager
 def _between_steps() -> Iterator[Callable[[], None]]:
     """Hold the first Ctrl-C back, which could tear a step in two; yield a function that lets it through.
 
-    The second one is not held back.
+    The second one is not held back. It interrupts a step or the writing of a checkpoint, and then an older
+    checkpoint stays as it was.
     """
     asked: list[int] = []
 
     def hold(number: int, _: object) -> None:
         asked.append(number)
         if len(asked) > 1:
-            raise _AtOnce
+            raise KeyboardInterrupt
 
     def stop_if_asked() -> None:
         if asked:
