@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 import toydiffusion as td
+from toydiffusion import tables
 from toydiffusion.distributions import ConcentricSquares
 from toydiffusion.training import TrainState, check_checkpoint
 from toydiffusion.training import loop as training_loop
@@ -270,3 +272,82 @@ def test_a_demo_that_cannot_write_says_which_file(folder, run) -> None:
     code, _, err = run("demo --out taken")
     assert code == 2
     assert "report.html" in err
+
+
+# What hostile users found ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["fit points.csv --columns a,b --steps 9999 --out n.safetensors", "log"])
+def test_a_signal_that_a_library_swallows_still_stops(fitted, run, monkeypatch, number, command) -> None:
+    """Libraries drop exceptions while they are imported, as pyarrow does when it looks for pandas."""
+    read = tables.read
+
+    def swallowing(*args, **named):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        return read(*args, **named)
+
+    monkeypatch.setattr(tables, "read", swallowing)
+    before = contents(fitted)
+    full = "log-prob m.safetensors points.parquet --out l.csv" if command == "log" else command
+    code, out, err = run(full)
+    assert (code, out) == (130, "")
+    assert err.count("\n") == 1
+    assert contents(fitted) == before
+
+
+def test_columns_with_other_delimiters_and_of_numbers_come_back(folder, run) -> None:
+    x = ConcentricSquares(2).sample(60, seed=1)[0]
+    for names in (["a;b;c", "d"], ["0", "1"], ["1.5", "2,5"]):
+        frame = pd.DataFrame(x, columns=names)
+        frame.to_parquet(folder / "in.parquet", index=False)
+        assert run(f"fit in.parquet {FIT} --out n.safetensors")[0] == 0
+        assert run("sample n.safetensors -n 30 --out s.csv")[0] == 0
+        assert list(pd.read_csv(folder / "s.csv").columns) == names
+        code, _, err = run("log-prob n.safetensors s.csv --out l.csv")
+        assert code == 0, err
+
+
+def test_columns_without_names_go_by_the_names_they_get_in_files(folder, run) -> None:
+    x = ConcentricSquares(2).sample(60, seed=1)[0] * [1.0, 100.0]
+    model = td.Diffusion(CONFIG).fit(x)
+    model.save(folder / "m.safetensors")
+    assert run("sample m.safetensors -n 30 --out s.csv")[0] == 0
+    frame = pd.read_csv(folder / "s.csv")
+    frame[["x1", "x0"]].to_csv(folder / "turned.csv", index=False)
+    frame.set_axis(["p", "q"], axis=1).to_csv(folder / "renamed.csv", index=False)
+    found = []
+    for name in ("s", "turned", "renamed"):
+        assert run(f"log-prob m.safetensors {name}.csv --out l.csv")[0] == 0
+        found.append(pd.read_csv(folder / "l.csv").log_density.to_numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-9)
+    np.testing.assert_array_equal(model.log_prob(frame[["x1", "x0"]]).value, model.log_prob(frame).value)
+
+
+BAD = {
+    "a dict for the config": (lambda m: td.Diffusion({"steps": 3}), "config must be a TrainConfig"),
+    "the wrong config": (lambda m: td.Diffusion(td.SampleConfig()), "config must be a TrainConfig"),
+    "a dict for sampling": (lambda m: m.sample(3, sampling={"steps": 3}), "sampling must be a SampleConfig"),
+    "sampling of a trajectory": (lambda m: m.trajectory(3, sampling={}), "sampling must be a SampleConfig"),
+    "no denoiser": (lambda m: m.with_denoiser(None), "denoiser must be a function"),
+    "an array for a table": (lambda m: m.fit_table(np.zeros((3, 2))), "table must be a Table"),
+    "a negative level": (lambda m: m.prior(-1), "sigma must be a finite number > 0"),
+    "a model file by None": (lambda m: td.load(None), "named by a path"),
+    "a model in a table's place": (lambda m: m.save("points.csv"), "ends in '.safetensors'"),
+    "a name that is no text": (lambda m: m.save("\udcff.safetensors"), "text in UTF-8"),
+    "too many rows": (lambda m: m.log_prob([[0.0]], probes=4, first_row=2**64), "below 2\\*\\*63"),
+    "a bad start": (lambda m: m.sample(start=[[np.nan]]), "start, row 1"),
+    "a bad latent": (lambda m: m.decode([[np.nan]]), "latent, row 1"),
+    "changed classes": (lambda m: m.classes.__setitem__(0, 5), "read-only"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_kinds_of_arguments(name) -> None:
+    call, words = BAD[name]
+    labels = np.array([0, 1] * 10) if name == "changed classes" else None
+    model = td.Diffusion(CONFIG).fit(np.random.default_rng(0).normal(size=(20, 1)), labels)
+    with pytest.raises(ValueError, match=words):
+        call(model)

@@ -51,12 +51,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     SIGTERM is taken like Ctrl-C, so that temporary files are removed and checkpoints kept.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _asked.clear()
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         command = typer.main.get_command(app)
         with command.make_context("toydiffusion", words or ["--help"], obj=words) as context:
             command.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as by >&-
+            sys.stdout.flush()
     except typer.Exit as done:
         return done.exit_code
     except KeyboardInterrupt as interrupt:
@@ -75,8 +77,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (OSError, TrainingError) as error:
         return _fail(f"error: {error}", 1)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
+
+
+_asked: list[int] = []
+"""The signals that asked to stop. A library may swallow a `KeyboardInterrupt` while it is imported."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _asked.append(number)
+    raise KeyboardInterrupt
+
+
+def _stop_if_asked() -> None:
+    """Interrupt the command if a signal asked for it, whatever became of the first exception."""
+    if _asked:
+        raise KeyboardInterrupt
 
 
 def _warn(message: str) -> None:
@@ -147,6 +165,7 @@ def fit(
     recipe = Diffusion(preset=preset)
     model = Diffusion(replace(recipe.config, **settings), recipe.sampling)
     table = tables.read(points, columns=_names(columns), label_column=label_column)
+    _stop_if_asked()
     try:
         model.fit_table(table, seed=seed, checkpoint=checkpoint, resume=resume)
     except KeyboardInterrupt:
@@ -210,6 +229,7 @@ def sample(
     with tables.Writer(out, codec.names, label_column, codec.classes, protect=[model]) as writer:
         for points, labels in blocks:
             writer.write(points, labels)
+            _stop_if_asked()
     typer.echo(f"wrote {n:,} points to {out}")
 
 
@@ -271,6 +291,7 @@ def log_prob(
     loaded = load(model)
     wanted = None if label is None else _class_called(label, loaded, model)
     table = tables.read(points, columns=loaded.columns, label_column=label_column, on_bad=on_bad)
+    _stop_if_asked()
     _check_not_the_source(out, loaded)
     blocks = loaded.log_prob_blocks(table, wanted, tolerance=tolerance, batch_size=batch_size, progress=None)
     names = [f"p_{word}" for word in _class_words(loaded)]
@@ -281,6 +302,7 @@ def log_prob(
             parts = [density.value[:, None], density.total_error[:, None]]
             parts += [] if probabilities is None else [probabilities]
             writer.write(np.concatenate(parts, axis=1))
+            _stop_if_asked()
             missed += int((~density.met).sum())
             worst = max(worst, float(density.error[~density.met].max(initial=0.0)))
     skipped = int(table.missing.sum())

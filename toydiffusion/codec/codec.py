@@ -81,8 +81,9 @@ class Codec:
 
         Raises `InputError` for a missing column or the wrong number of columns.
         """
-        if self.columns is not None and table.columns is not None:
-            table = table.select(self.columns)
+        # Columns without names are called x0, x1, ... in files: a table with all of these goes by them.
+        if table.columns is not None and (self.columns is not None or set(self.names) <= set(table.columns)):
+            table = table.select(self.names)
         if table.points.shape[1] != self.dim:
             raise InputError(
                 f"{what} must have {self.dim} column{'s' if self.dim > 1 else ''}, "

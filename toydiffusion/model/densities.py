@@ -29,6 +29,7 @@ from toydiffusion.distributions import Distribution
 from toydiffusion.errors import InputError, seed_number, whole_number
 from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.model.fitting import fit_endless
+from toydiffusion.model.sampling import rows_from
 from toydiffusion.progress import bar
 from toydiffusion.tables import Table
 from toydiffusion.types import FloatArray, Labels, Levels, Points
@@ -86,7 +87,7 @@ def log_prob_blocks(
     points, n = model.codec.to_z(table), len(table.points)
     levels = levels_of(model, None, n) if sigma is None else sigma
     density, seed = model.density(plan), seed_number(seed)
-    first_row = whole_number("first_row", first_row, 0)
+    first_row = rows_from(first_row, n).start
     batch_size = whole_number("batch_size", batch_size, 1)
 
     def under(z: Points, level: Levels, own: Labels | None, first: int) -> Densities:

@@ -16,7 +16,7 @@ from toydiffusion.certificate import Certificate
 from toydiffusion.codec import Standardizer
 from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity
 from toydiffusion.distributions import Distribution, Prior
-from toydiffusion.errors import InputError, choice, seed_number, whole_number
+from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
 from toydiffusion.model import densities, fitting, model_file
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
@@ -71,6 +71,8 @@ class Diffusion:
         - `preset`: a name in `PRESETS`.
         """
         recipe = PRESETS[choice("preset", preset, PRESETS)]
+        _check_kind("config", config, TrainConfig)
+        _check_kind("sampling", sampling, SampleConfig)
         self._config = config or recipe.train
         self._sampling = sampling or recipe.sample
         self._fitted: FittedModel | None = None
@@ -114,6 +116,7 @@ class Diffusion:
         resume: bool = False,
     ) -> Diffusion:
         """Learn a `Table`, such as `tables.read` returns; see `fit`."""
+        _check_kind("table", table, tables.Table, optional=False)
         self._fitted = fitting.fit(
             table,
             self._config,
@@ -143,6 +146,8 @@ class Diffusion:
         >>> bool(law.contains(perfect.sample(100, seed=0)).mean() > 0.95)
         True
         """
+        if not callable(denoiser):
+            raise InputError(f"denoiser must be a function of (z, sigma, label), got {shown(denoiser)}")
         return Diffusion.of(self.fitted.with_denoiser(denoiser))
 
     # What was learned -------------------------------------------------------------------------------
@@ -226,7 +231,9 @@ class Diffusion:
 
     def prior(self, sigma: float | None = None) -> Prior:
         """Return the law where the reverse process starts, at noise level `sigma` in z; None: sigma_max."""
-        return self.fitted.prior if sigma is None else Prior(self.moments, sigma)
+        if sigma is None:
+            return self.fitted.prior
+        return Prior(self.moments, finite_number("sigma", sigma, above=0))
 
     # Samples ----------------------------------------------------------------------------------------
 
@@ -317,6 +324,7 @@ class Diffusion:
             "guidance": guidance,
             "churn": churn,
         }
+        _check_kind("sampling", sampling, SampleConfig)
         given = {name: value for name, value in chosen.items() if value is not None}
         blocks = list(
             self.sample_blocks(
@@ -352,6 +360,7 @@ class Diffusion:
         A `Block` has `points` `(k, d)` and `labels` `(k,)`; in a model without labels these are None.
         `sampling` None is the model's own. The arguments are checked before the first block.
         """
+        _check_kind("sampling", sampling, SampleConfig)
         fitted, given = self.fitted, None
         if start is not None:
             given = fitted.codec.to_z(self._table(start, what="start"))
@@ -383,6 +392,7 @@ class Diffusion:
 
         The last entries are the clean points, at level 0: those that `sample` returns for the same arguments.
         """
+        _check_kind("sampling", sampling, SampleConfig)
         rows = rows_from(first_row, n)
         index = self.fitted.codec.class_index(label, len(rows))
         return sample_trajectory(self.fitted, rows, sampling or self.sampling, index, seed=seed)
@@ -486,6 +496,7 @@ class Diffusion:
         labels, and that of the mixture otherwise. Rows that are missing come out as NaN. The arguments are
         checked before the first block. The other arguments are those of `log_prob`.
         """
+        _check_kind("table", table, tables.Table, optional=False)
         codec, table = self.fitted.codec, self.fitted.codec.select(table, table.source)
         index = codec.table_index(table) if label is None else codec.class_index(label, len(table.points))
         return densities.log_prob_blocks(
@@ -554,7 +565,7 @@ class Diffusion:
             evaluations=evaluations,
             steps=steps,
             seed=seed,
-            first_row=whole_number("first_row", first_row, 0),
+            first_row=rows_from(first_row, len(table.points)).start,
         )
 
     def encode(self, x: ArrayLike | Any, label: Any = None, *, tolerance: float = 1e-5) -> FloatArray:
@@ -578,7 +589,7 @@ class Diffusion:
         - `latent` `(n, d)`: latents in z.
         - `label`, `tolerance`: as in `encode`.
         """
-        given = tables.from_frame(latent).points
+        given = tables.from_frame(latent, name="latent").points
         if given.shape[1] != self.dim:
             raise InputError(f"latent must have {self.dim} columns, got {given.shape[1]}")
         index = self.fitted.codec.class_index(label, len(given))
@@ -684,11 +695,16 @@ class Diffusion:
 
     def _table(self, x: Any, on_bad: str = "raise", *, what: str = "x") -> tables.Table:
         codec = self.fitted.codec
-        return codec.select(tables.from_frame(x, columns=codec.columns, on_bad=on_bad), what)
+        return codec.select(tables.from_frame(x, columns=codec.names, on_bad=on_bad, name=what), what)
 
     def _index_and_level(self, table: tables.Table, label: Any, sigma: Any) -> tuple[Labels | None, Levels]:
         n = len(table.points)
         return self.fitted.codec.class_index(label, n), densities.levels_of(self.fitted, sigma, n)
+
+
+def _check_kind(name: str, value: object, kind: type, *, optional: bool = True) -> None:
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise InputError(f"{name} must be a {kind.__name__}, got {shown(value)}")
 
 
 def load(path: str | os.PathLike[str]) -> Diffusion:

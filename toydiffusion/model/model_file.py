@@ -29,6 +29,13 @@ from toydiffusion.types import LabelArray
 
 def save(model: FittedModel, path: str | os.PathLike[str]) -> None:
     """Write the model to a `.safetensors` file, whole or not at all."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str) or not text.endswith(".safetensors"):
+        raise InputError(f"a model file ends in '.safetensors', got {shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of a model file must be text in UTF-8, got {shown(text)}") from None
     network = model.denoiser
     if not isinstance(network, Network):
         raise InputError("only a model with its own network can be saved; this one has another denoiser")
@@ -58,6 +65,8 @@ def load(path: str | os.PathLike[str]) -> FittedModel:
 
     Raises `InputError` for a file that is missing, cut off, altered, of another version, or not a model.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a model file is named by a path, got {shown(path)}")
     archive = Archive.read(path, "model")
     try:
         return _model(archive)

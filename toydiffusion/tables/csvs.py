@@ -93,7 +93,14 @@ def _check_lines(lines: Iterable[str], source: str) -> Iterator[str]:
 
 
 def _read_header(path: Path, source: str) -> _Header:
-    """Return the header under the delimiter that gives most names."""
+    """Return the header under the delimiter that gives most names.
+
+    A name with a quote in it counts less: it is mostly a quoted name, cut at a delimiter inside the quotes.
+    Names that all look like numbers are taken for the first row of a file without a header, unless they are
+    quoted.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        quoted = file.read(1) == '"'
     best, failure = _Header([], ",", 0), InputError(f"{source} has no header line")
     for delimiter in (",", ";", "\t"):
         with closing(_read_rows(path, delimiter, source)) as rows:
@@ -103,17 +110,21 @@ def _read_header(path: Path, source: str) -> _Header:
                 failure = error
                 continue
         read = number if delimiter == "," else _either_number
-        if row and all(read(name) is not None for name in row):
+        if row and not quoted and all(read(name) is not None for name in row):
             raise InputError(
                 f"{source}, line {lines}: found the number {shown(row[0])} where a column name is needed; "
                 "a CSV file begins with a header line such as x0,x1"
             )
-        if len(row) > len(best.names):
+        if _plausibility(row) > _plausibility(best.names):
             best = _Header(row, delimiter, lines)
     if not best.names:
         raise failure
     check_names(best.names, source)
     return best
+
+
+def _plausibility(names: list[str]) -> tuple[bool, int]:
+    return bool(names) and not any('"' in name for name in names), len(names)
 
 
 def _either_number(text: str) -> float | None:

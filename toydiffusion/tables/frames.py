@@ -34,7 +34,12 @@ class _ArrowStream(Protocol):
 
 
 def from_frame(
-    x: object, y: object = None, *, columns: Sequence[str] | None = None, on_bad: str = "raise"
+    x: object,
+    y: object = None,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad: str = "raise",
+    name: str = "x",
 ) -> Table:
     """Return points and labels in memory as a Table.
 
@@ -46,6 +51,7 @@ def from_frame(
     - `columns`: str each, default all. The columns to read, if `x` is a data frame that has all of them.
     - `on_bad`: "raise" (default) or "skip". With "skip" a row with a missing or infinite number stays in
       its place, as one of `Table.missing`.
+    - `name`: what messages call `x`, by default "x".
 
     Raises `InputError`, in one line that names the row, counted from 1, and the column, for what cannot be
     used.
@@ -54,15 +60,15 @@ def from_frame(
     >>> table.columns, table.points.tolist(), table.labels.tolist()
     (None, [[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
     """
-    x, y = _no_tensor(x, "x"), _no_tensor(y, "y")
-    source = Source.of("x", on_bad, hint="give labels as y, and only numeric columns as x")
+    x, y = _no_tensor(x, name), _no_tensor(y, "y")
+    source = Source.of(name, on_bad, hint="give labels as y, and only numeric columns as x")
     points, names = _points(x, source, None if columns is None else names_of(columns))
     if y is None:
-        return Table(points, names, source="x")
+        return Table(points, names, source=name)
     labels = _labels(y, Source("y"))
     if len(labels) != len(points):
-        raise InputError(f"x has {len(points)} rows but y has {len(labels)} labels")
-    return Table(points, names, labels, source="x")
+        raise InputError(f"{name} has {len(points)} rows but y has {len(labels)} labels")
+    return Table(points, names, labels, source=name)
 
 
 def _no_tensor(x: object, name: str) -> object:

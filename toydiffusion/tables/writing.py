@@ -13,7 +13,7 @@ import numpy as np
 
 from toydiffusion.errors import InputError
 from toydiffusion.files import check_target, replacing
-from toydiffusion.tables.columns import Source, check_suffix, plain
+from toydiffusion.tables.columns import Source, check_suffix, number, plain
 from toydiffusion.tables.labels import labels_of
 from toydiffusion.tables.names import check_names, name_of, names_of
 from toydiffusion.tables.table import describe
@@ -268,8 +268,11 @@ def _open_csv(file: IO[bytes], schema: Any) -> Any:
 
     # Arrow would quote every name. Python's csv would leave characters unquoted that change how the file is
     # read: other delimiters, a carriage return, and the byte order mark, which readers drop at the start.
+    # Names that all look like numbers are quoted too, or they would be taken for the first row.
+    quoted = all(number(name) is not None for name in schema.names)
     names = [
-        f'"{name.replace(chr(34), 2 * chr(34))}"' if _SPECIAL & set(name) else name for name in schema.names
+        f'"{name.replace(chr(34), 2 * chr(34))}"' if quoted or _SPECIAL & set(name) else name
+        for name in schema.names
     ]
     file.write((",".join(names) + "\n").encode())
     return pa_csv.CSVWriter(file, schema, write_options=pa_csv.WriteOptions(include_header=False))

@@ -194,7 +194,8 @@ def _between_steps() -> Iterator[Callable[[], None]]:
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is signal.default_int_handler:
+            # A handler of Python's is there to raise KeyboardInterrupt; others, such as "ignore", stay.
+            if callable(signal.getsignal(number)):
                 handlers[number] = signal.signal(number, hold)
     try:
         yield stop_if_asked
