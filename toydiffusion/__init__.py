@@ -7,17 +7,7 @@ command line can be interrupted while torch is still loading.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toydiffusion import distributions, schedules, solvers
-    from toydiffusion.certificate import Budget, Certificate, Mass
-    from toydiffusion.codec import Codec, Standardizer
-    from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
-    from toydiffusion.errors import InputError
-    from toydiffusion.metrics import Estimate
-    from toydiffusion.model import PRESETS, Block, Densities, Diffusion, FittedModel, Preset, Provenance, load
-    from toydiffusion.solvers import SampleConfig
-    from toydiffusion.tables import Table
-    from toydiffusion.training import History, TrainConfig, TrainingError
-    from toydiffusion.types import Denoiser
+    from toydiffusion.public import *
 else:
 
     def __getattr__(name: str) -> object:

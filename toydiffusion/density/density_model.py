@@ -189,8 +189,8 @@ def flow_sample(
     Returns the latents `(n, d)` at sigma_max, the `FlowResult`, whose `z` are samples of the density, and
     their labels. Labels that are not given follow the frequencies; without classes they are None.
     """
-    latent, drawn = model.prior.rows(rows, seed=seed, label=label)
-    own = drawn if model.num_classes > 1 else None
+    latent, sampled = model.prior.rows(rows, seed=seed, label=label)
+    own = sampled if model.num_classes > 1 else None
     top = torch.full((len(rows),), model.prior.sigma, dtype=torch.float64)
     return latent, model.flow.carry(latent, top, model.sigma_min, own), own
 

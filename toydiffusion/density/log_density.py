@@ -229,8 +229,8 @@ def prior_mismatch(
         rows = slice(None) if kind is None else label == kind
         mean = prior.distribution.mean if kind is None else prior.distribution.class_means[kind]
         index = None if kind is None else torch.full((_CONSTANT,), kind)
-        drawn, _ = prior.rows(range(_CONSTANT), seed=0, label=index)
-        together = torch.cat([z[rows], drawn])
+        sampled, _ = prior.rows(range(_CONSTANT), seed=0, label=index)
+        together = torch.cat([z[rows], sampled])
         line = _along(denoiser, prior, together, mean, kind)
         ours, constant = line[:-_CONSTANT], line[-_CONSTANT:]
         found[rows] = ours - constant.logsumexp(0) + np.log(_CONSTANT)

@@ -97,7 +97,7 @@ class TrainConfig:
         return round(500 * _growth(num_points)) if self.batch_size is None else self.batch_size
 
     def noise(self) -> Schedule:
-        """Return the schedule that training draws its noise levels from."""
+        """Return the schedule of the noise levels in training."""
         return schedule(self.schedule, {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max})
 
     def torch_device(self) -> torch.device:
