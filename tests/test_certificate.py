@@ -109,6 +109,7 @@ def test_importance_sampling_finds_the_mass(dim, scale) -> None:
 # The certificate of exact denoisers -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_exact_denoiser_passes_every_check() -> None:
     found = checked(standard(SKEWED))
     assert found.mass.value == pytest.approx(1.0, abs=1e-3)
@@ -148,6 +149,7 @@ def test_bars_that_are_too_narrow_do_not_count_as_covering() -> None:
     assert found.covered < 0.7
 
 
+@pytest.mark.slow
 def test_classes_have_masses_of_their_own() -> None:
     law = standard(ConcentricSquares(3))
     found = checked(law, labelled=True, truth=False, points=50, sigma_min=0.2)
@@ -170,6 +172,7 @@ def test_the_leak_of_an_exact_model_is_that_of_the_smoothed_truth(labelled) -> N
     assert abs(found.leak.value - found.true_leak.value) < 4 * error
 
 
+@pytest.mark.slow
 def test_a_leak_is_found() -> None:
     law = standard(Square())
 
@@ -183,6 +186,7 @@ def test_a_leak_is_found() -> None:
     assert found.mass.value == pytest.approx(1.0, abs=3e-3)  # another law, but a law
 
 
+@pytest.mark.slow
 def test_a_denoiser_whose_noise_levels_do_not_agree_has_another_elbo() -> None:
     law = standard(SKEWED)
 
@@ -265,6 +269,7 @@ def test_the_lowest_sigma_costs_what_smoothing_costs() -> None:
     assert "lowest_sigma" not in cloud.terms()  # it has no density of its own
 
 
+@pytest.mark.slow
 def test_the_table_has_every_check() -> None:
     found = checked(standard(Square()), points=60)
     text = str(found)

@@ -327,6 +327,7 @@ def test_calibration_by_hand_and_by_another_library() -> None:
 # The certificate -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_check_density_of_a_model(plain) -> None:
     found = plain.check_density(Square(), points=200, progress=False)
     assert found.mass.value == pytest.approx(1.0, abs=2e-3)
@@ -362,6 +363,7 @@ def test_check_density_of_a_model_with_labels() -> None:
     assert 0 < found.true_leak.value < 0.1
 
 
+@pytest.mark.slow
 def test_the_certificate_shows_its_progress(plain, capsys, monkeypatch) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     plain.check_density(points=20, progress=True)

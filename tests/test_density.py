@@ -129,6 +129,7 @@ def test_prior_mismatch_is_the_difference_of_two_exact_log_densities() -> None:
 # Second derivations -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "label"), [("mixture", None), ("mixture", 2), ("cube", None), ("two_moons", None), ("line", 1)]
 )
@@ -387,6 +388,7 @@ def test_the_errors_of_a_mixture_are_its_classes_by_their_shares() -> None:
     assert not spoilt.met[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture", "square", "rings by class"])
 def test_far_points_are_finite_and_fall(name) -> None:
     law, labelled = CASES[name]

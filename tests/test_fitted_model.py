@@ -276,6 +276,7 @@ def test_given_points_without_labels_get_classes_from_their_posterior(labelled) 
     np.testing.assert_allclose(shares, labelled.moments.frequencies, atol=0.07)
 
 
+@pytest.mark.slow
 def test_check_density_of_one_class_and_of_the_mixture(labelled) -> None:
     whole = labelled.check_density(points=60, progress=False)
     one = labelled.check_density(label="b", points=60, progress=False)

@@ -43,6 +43,7 @@ def test_the_readmes_examples_pass_a_strict_type_check(tmp_path) -> None:
     assert 'has no attribute "Difusion"' in done.stdout
 
 
+@pytest.mark.slow
 def test_every_type_that_a_user_receives_is_exported() -> None:
     x, y = ConcentricSquares(3).sample(60, seed=0)
     model = td.Diffusion(td.TrainConfig(steps=3, width=8)).fit(x, y)

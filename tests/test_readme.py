@@ -16,6 +16,7 @@ from toydiffusion.cli import main
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.slow
 def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     mktestdocs.check_md_file(README, memory=True)
