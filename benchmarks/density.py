@@ -67,8 +67,8 @@ def gaussians(law: Distribution, labelled: bool) -> Distribution:
 def exact() -> None:
     cases = (
         ("square", Square(), False),
-        ("rings, by class", ConcentricSquares(), True),
-        ("rings, as a whole", ConcentricSquares(), False),
+        ("concentric squares, by class", ConcentricSquares(), True),
+        ("concentric squares, as a mixture", ConcentricSquares(), False),
         ("3-component mixture, by class", MIXTURE, True),
         ("3-component mixture, as a whole", MIXTURE, False),
         ("two moons", TwoMoons(), False),
@@ -107,7 +107,7 @@ def held_out() -> None:
         for seed in (101, 102, 103)
         for name, law, labelled in (
             ("square", Square(), False),
-            ("rings, by class", ConcentricSquares(), True),
+            ("concentric squares, by class", ConcentricSquares(), True),
             ("3-component mixture", MIXTURE, False),
         )
     ]
@@ -115,7 +115,7 @@ def held_out() -> None:
         ("eight gaussians", BUILT_IN["eight_gaussians"](), False, 101),
         ("spiral", BUILT_IN["spiral"](), False, 101),
         ("overlapping mixture", OVERLAPPING, False, 101),
-        ("three rings, by class", ConcentricSquares(3), True, 101),
+        ("three concentric squares, by class", ConcentricSquares(3), True, 101),
     ]
     for k in range(6):
         rng = np.random.default_rng(1000 + k)
@@ -142,8 +142,9 @@ def learned() -> None:
     """The bars on networks, near the data and far from it, against the same flow in fine steps.
 
     The solver's settings were chosen on models with draws 0, 1 and 2, near and at 5 and 30 standard
-    deviations: of the square, rings, moons, checkerboard, spiral, eight gaussians, mixtures and 6-d mixtures
-    0 and 1, with waves and without. Six of them are here. The others are fresh: other draws, and two laws not
+    deviations: of the square, concentric squares, moons, checkerboard, spiral, eight gaussians, mixtures
+    and 6-d mixtures 0 and 1, with waves and without. Six of them are here. The others are fresh: other
+    draws, and two laws not
     seen (the overlapping mixture, 6-d mixture 2).
     """
     six = [GaussianMixture(*_six(seed)) for seed in range(3)]
@@ -151,14 +152,14 @@ def learned() -> None:
     cases: list[tuple[str, str, Distribution, bool, int, int]] = [
         ("chosen on", "square", Square(), False, 0, 0),
         ("chosen on", "square", Square(), False, 0, 32),
-        ("chosen on", "rings by class", ConcentricSquares(), True, 0, 0),
+        ("chosen on", "concentric squares by class", ConcentricSquares(), True, 0, 0),
         ("chosen on", "two moons", TwoMoons(), False, 1, 32),
         ("chosen on", "mixture", MIXTURE, False, 0, 0),
         ("chosen on", "6-d mixture", six[0], False, 0, 0),
         ("fresh", "square", Square(), False, 5, 0),
         ("fresh", "square", Square(), False, 6, 32),
-        ("fresh", "rings by class", ConcentricSquares(), True, 5, 0),
-        ("fresh", "rings by class", ConcentricSquares(), True, 6, 32),
+        ("fresh", "concentric squares by class", ConcentricSquares(), True, 5, 0),
+        ("fresh", "concentric squares by class", ConcentricSquares(), True, 6, 32),
         ("fresh", "two moons", TwoMoons(), False, 5, 0),
         ("fresh", "checkerboard", Checkerboard(), False, 5, 0),
         ("fresh", "spiral", spiral, False, 5, 0),
@@ -241,7 +242,7 @@ def exact_elbo() -> None:
         off = found.value - want
         mean_error = float(np.sqrt((found.std_error**2).sum()) / n)
         report(
-            f"exact denoiser and prior, rings {name}: mean(ELBO - E log p)",
+            f"exact denoiser and prior, concentric squares {name}: mean(ELBO - E log p)",
             f"{off.mean() / mean_error:+.2f} standard errors",
             "within 3",
         )
@@ -258,8 +259,8 @@ def exact_elbo() -> None:
 def elbo_gap() -> None:
     cases = (
         ("square, 1,000 points", Square(), 1000, False),
-        ("rings as a whole, 1,000 points", ConcentricSquares(), 1000, True),
-        ("rings as a whole, 5,000 points", ConcentricSquares(), 5000, True),
+        ("concentric squares as a mixture, 1,000 points", ConcentricSquares(), 1000, True),
+        ("concentric squares as a mixture, 5,000 points", ConcentricSquares(), 5000, True),
         ("mixture, 5,000 points", MIXTURE, 5000, False),
         ("two moons, 5,000 points", TwoMoons(), 5000, False),
         ("checkerboard, 5,000 points", Checkerboard(), 5000, False),
@@ -298,7 +299,10 @@ def elbo_error() -> None:
 
 
 def mass() -> None:
-    for name, law, labelled in (("square", Square(), False), ("rings", ConcentricSquares(), True)):
+    for name, law, labelled in (
+        ("square", Square(), False),
+        ("concentric squares", ConcentricSquares(), True),
+    ):
         start = time.perf_counter()
         found = fitted(law, 1000, 0, labelled).check_density(points=200, progress=False)
         took = time.perf_counter() - start
@@ -340,7 +344,9 @@ def order() -> None:
             a, b = exact.ravel(), ours.ravel()
             apart = np.abs(a[i] - a[j]) > 0.5
             pooled.append(float(np.mean((np.sign(a[i] - a[j]) == np.sign(b[i] - b[j]))[apart])))
-        report(f"rings, {n:,} points: right > wrong > outside > far", each(ordered, 0), "500 of 500")
+        report(
+            f"concentric squares, {n:,} points: right > wrong > outside > far", each(ordered, 0), "500 of 500"
+        )
         report("    unrestricted pairs of one point in the exact order", each(agreed), ">= 0.99")
         print(f"    pairs of any two points and labels: {each(pooled)}", flush=True)
 
@@ -455,7 +461,10 @@ def runge_kutta(model: td.Diffusion, x: NDArray[np.float64], steps: int = 256) -
 
 
 def rays() -> None:
-    for name, law, labelled in (("square", Square(), False), ("rings", ConcentricSquares(), True)):
+    for name, law, labelled in (
+        ("square", Square(), False),
+        ("concentric squares", ConcentricSquares(), True),
+    ):
         model = fitted(law, 1000, 0, labelled)
         angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 20)
         way = np.stack([np.cos(angle), np.sin(angle)], 1) * model.standardizer.scale.numpy()

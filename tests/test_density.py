@@ -35,7 +35,7 @@ def level(n, sigma=LOW):
 
 CASES = {
     **{name: (standard(make()), False) for name, make in BUILT_IN.items()},
-    "rings by class": (standard(ConcentricSquares()), True),
+    "concentric squares by class": (standard(ConcentricSquares()), True),
     "mixture": (standard(SKEWED), False),
     "mixture by class": (standard(SKEWED), True),
     "line": (standard(ConcentricSquares(3, dim=1)), True),
@@ -69,7 +69,7 @@ def test_the_exact_log_density_within_its_error_bar(name) -> None:
     assert found.evaluations.mean() < 100
 
 
-@pytest.mark.parametrize("name", ["square", "rings by class", "mixture"])
+@pytest.mark.parametrize("name", ["square", "concentric squares by class", "mixture"])
 def test_the_error_bar_is_not_ten_times_too_wide(name) -> None:
     found, truth = solved(name, 1500, exact_prior=True)
     assert np.median(found.error) <= 10 * np.median(np.abs(found.value - truth))
@@ -276,7 +276,7 @@ def test_the_error_bar_holds_on_a_learned_model_with_labels() -> None:
 @pytest.mark.parametrize(
     ("law", "labelled", "waves"),
     [(ConcentricSquares(3), True, 32), (Square(), False, 32), (SKEWED, False, 0)],
-    ids=["rings with fine features", "square with fine features", "mixture"],
+    ids=["concentric squares with fine features", "square with fine features", "mixture"],
 )
 @pytest.mark.parametrize("far", [None, 5.0])
 def test_the_error_bar_holds_on_learned_models_near_and_far(law, labelled, waves, far) -> None:
@@ -324,7 +324,7 @@ def test_a_step_is_judged_by_the_polynomial_through_the_slopes_known() -> None:
 
 
 def test_a_bar_too_wide_is_brought_within_the_tolerance_by_solving_again() -> None:
-    law, _ = CASES["rings by class"]
+    law, _ = CASES["concentric squares by class"]
     z, label = law.rows(0, 800, seed=0, sigma=LOW)
     known = gaussians(law, True)
     once = ProbabilityFlow(law.denoise, known, max_evaluations=150).carry(z, level(800), HIGH, label)
@@ -389,7 +389,7 @@ def test_the_errors_of_a_mixture_are_its_classes_by_their_shares() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mixture", "square", "rings by class"])
+@pytest.mark.parametrize("name", ["mixture", "square", "concentric squares by class"])
 def test_far_points_are_finite_and_fall(name) -> None:
     law, labelled = CASES[name]
     angle = torch.arange(20) * math.tau / 20
