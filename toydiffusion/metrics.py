@@ -14,6 +14,16 @@ from toydiffusion.errors import InputError
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Denoiser
 
+__all__ = [
+    "Calibration",
+    "Estimate",
+    "border_mass",
+    "calibration",
+    "denoiser_divergence",
+    "share_inside",
+    "total_variation",
+]
+
 
 @dataclass(frozen=True)
 class Estimate:

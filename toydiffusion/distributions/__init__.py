@@ -35,6 +35,7 @@ BUILT_IN: dict[str, Callable[[], Distribution]] = {
     "circles": Circles,
     "spiral": Spiral,
 }
+"""Functions without arguments, by name, each of which returns one of the laws that come with the package."""
 
 __all__ = [
     "BUILT_IN",

@@ -148,6 +148,7 @@ DORMAND_PRINCE = EmbeddedPair(
 step sizes chosen for each point."""
 
 Solver: TypeAlias = RungeKutta | ExponentialMultistep | ReverseSDE
+"""A method for sampling: one of the three kinds."""
 
 SOLVERS: dict[str, Solver] = {
     "euler": RungeKutta(order=1, a=((),), b=(1.0,), c=(0.0,)),

@@ -1,0 +1,60 @@
+"""Docstrings are written in Markdown; autodoc reads reStructuredText. This translates the little that differs.
+
+Indented lines after a blank line are formulas, shown as they are. `Code` in backticks is code; where it is a
+name of the package, it links to the name. All other text loses its special characters.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sphinx.application import Sphinx
+
+_BULLET = re.compile(r"\s*(?:[-*]|\d+\.) ")
+_CODE = re.compile(r"(`[^`]+`)")
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def translated(lines: list[str]) -> Iterator[str]:
+    """Yield the lines of a docstring in reStructuredText."""
+    text = 0  # the indent of the paragraph or bullet that a line belongs to
+    kind = "blank"
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if not line.strip():
+            # A formula may have blank lines inside; an example ends at one.
+            kind = "blank" if kind != "formula" else kind
+        elif kind != "example":
+            if line.lstrip().startswith(">>>"):
+                kind = "example"
+            elif kind == "blank" and indent >= text + 4:
+                kind = "formula"
+                yield from (" " * text + "::", "")
+            elif kind != "formula" or indent < text + 4:
+                bullet = _BULLET.match(line)
+                text = len(bullet.group()) if bullet else min(text, indent) if kind != "text" else text
+                kind = "text"
+        yield _inline(line) if kind == "text" else line
+
+
+def _inline(line: str) -> str:
+    bullet = _BULLET.match(line)
+    start = bullet.group() if bullet else ""
+    parts = _CODE.split(line.removeprefix(start))
+    return start + "".join(
+        _code(part[1:-1]) if i % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for i, part in enumerate(parts)
+    )
+
+
+def _code(text: str) -> str:
+    return f":py:obj:`{text}`" if _NAME.fullmatch(text) else f"``{text}``"
+
+
+def _translate(app: Sphinx, what: str, name: str, value: object, options: Any, lines: list[str]) -> None:
+    lines[:] = translated(lines)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Translate every docstring that autodoc reads."""
+    app.connect("autodoc-process-docstring", _translate)
+    return {"parallel_read_safe": True}
