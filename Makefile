@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The networks are small: one thread a process is fastest, and pytest-xdist has the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check mutants benchmark clean
+.PHONY: demo test check mutants docs benchmark peers clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,9 +26,21 @@ check: .venv/installed  ## format, lint, types, layers
 mutants: .venv/installed  ## one-line errors, each of which a test must catch
 	$(BIN)/python tests/mutants.py
 
+docs: .venv/installed  ## the site in docs/_build/html; every cell runs, warnings are errors
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
+
 benchmark: .venv/installed  ## the numbers of benchmarks/README.md
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/density.py
 
+.venv-peers/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet -c constraints.txt -e . zuko
+	touch $@
+
+peers: .venv-peers/installed  ## other density estimators on the same points
+	.venv-peers/bin/python benchmarks/peers.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-peers demo docs/_build

@@ -9,7 +9,6 @@ sys.path.insert(0, str(HERE / "_ext"))
 
 project = "Toy-Diffusion"
 author = "The Toy-Diffusion contributors"
-copyright = author
 version = release = importlib.metadata.version("toydiffusion")
 
 extensions = [
@@ -18,6 +17,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx_design",
+    "commands",
     "docstrings",
     "downloads",
     "links",
@@ -25,13 +26,14 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext"]
 
-# Pages: MyST Markdown. Every code cell runs, and an exception in one stops the build.
+# Pages: MyST Markdown. Every code cell runs. An exception or a warning in one stops the build.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "smartquotes"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 240
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_merge_streams = True
+nb_output_stderr = "warn"
 nb_render_image_options = {"align": "center"}
 
 # The reference comes from the docstrings.
@@ -55,6 +57,7 @@ html_css_files = ["site.css"]
 html_show_search_summary = False
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1d4ed8", "color-brand-content": "#1d4ed8"},
     "dark_css_variables": {"color-brand-primary": "#8ab4ff", "color-brand-content": "#8ab4ff"},

@@ -1,4 +1,4 @@
-"""Docstrings are written in Markdown; autodoc reads reStructuredText. This translates the little that differs.
+"""Docstrings are in Markdown, autodoc reads reStructuredText: translate the little that differs.
 
 Indented lines after a blank line are formulas, shown as they are. `Code` in backticks is code; where it is a
 name of the package, it links to the name. All other text loses its special characters.

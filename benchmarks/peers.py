@@ -1,0 +1,178 @@
+"""Four density estimators on the same points: how much log-likelihood each loses, and how long it takes.
+
+`make peers` runs it in an environment of its own, `.venv-peers`, since the spline flow comes from zuko.
+`python benchmarks/peers.py [name ...]` runs the named `CASES`, or all of them. A case prints the mean over
+fresh points of the log-density of the truth minus that of the estimator, in nats: the median of three draws
+of the training points, and each of them. Without a known truth it is the mean over the held-out rows of five
+folds, counted from the best estimator of the case.
+
+Each estimator chooses its own settings by its usual way, on the training points alone:
+
+- `toydiffusion`: the defaults.
+- kernel density: scikit-learn's, Gaussian, the bandwidth of 30 by five-fold cross-validation.
+- Gaussian mixture: scikit-learn's, full covariances, 1 to 30 components and the regularisation by five-fold
+  cross-validation, three starts.
+- spline flow: zuko's `NSF`, three transforms of 8 bins with two layers of 64 units, Adam with a falling
+  learning rate, stopped on a fifth of the points.
+
+All of them see standardised columns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import zuko
+from measure import DRAWS, MIXTURE
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as SklearnMixture
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KernelDensity
+
+import toydiffusion as td
+from toydiffusion.distributions import Checkerboard, Distribution, GaussianMixture, Spiral, Square, TwoMoons
+
+Points = NDArray[np.float64]
+LogProb = Callable[[Points], Points]
+POINTS, FRESH = 1000, 2000
+
+
+def diffusion(x: Points, seed: int) -> LogProb:
+    model = td.Diffusion().fit(x, seed=seed, progress=False)
+    return lambda test: model.log_prob(test).value
+
+
+def kernel(x: Points, seed: int) -> LogProb:
+    search = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 30)}, cv=5).fit(x)
+    return lambda test: search.best_estimator_.score_samples(test)
+
+
+def mixture(x: Points, seed: int) -> LogProb:
+    grid = {
+        "n_components": [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30],
+        "reg_covar": [1e-6, 1e-3, 1e-2, 1e-1],
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = GridSearchCV(SklearnMixture(n_init=3, random_state=seed), grid, cv=5).fit(x)
+    return lambda test: search.best_estimator_.score_samples(test)
+
+
+def flow(x: Points, seed: int) -> LogProb:
+    torch.manual_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(x))
+    held, kept = (torch.from_numpy(x[part]).float() for part in np.split(order, [len(x) // 5]))
+    net = zuko.flows.NSF(x.shape[1], transforms=3, bins=8, hidden_features=(64, 64))
+    steps, best, weights = 2000, np.inf, net.state_dict()
+    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for step in range(steps):
+        batch = kept[torch.randint(len(kept), (min(256, len(kept)),))]
+        loss = -net().log_prob(batch).mean()
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        adam.step()
+        falling.step()
+        if step % 25 == 0:
+            with torch.no_grad():
+                found = -net().log_prob(held).mean().item()
+            if found < best:
+                best, weights = found, {k: v.clone() for k, v in net.state_dict().items()}
+    net.load_state_dict(weights)
+
+    @torch.no_grad()
+    def log_prob(test: Points) -> Points:
+        found: Points = net().log_prob(torch.from_numpy(test).float()).double().numpy()
+        return found
+
+    return log_prob
+
+
+ESTIMATORS: dict[str, Callable[[Points, int], LogProb]] = {
+    "toydiffusion": diffusion,
+    "kernel density": kernel,
+    "Gaussian mixture": mixture,
+    "spline flow": flow,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an estimator gives: its mean log-density at the test points, and seconds to fit and to score."""
+
+    value: float
+    fit: float
+    score: float
+
+
+def measured(name: str, x: Points, test: Points, seed: int) -> Found:
+    mean, scale = x.mean(0), x.std(0)
+    start = time.perf_counter()
+    log_prob = ESTIMATORS[name]((x - mean) / scale, seed)
+    fitted = time.perf_counter()
+    found = log_prob((test - mean) / scale) - np.log(scale).sum()
+    return Found(float(found.mean()), fitted - start, time.perf_counter() - fitted)
+
+
+def against(law: Distribution) -> dict[str, list[tuple[float, Found]]]:
+    """Return for each estimator the nats below the truth in each draw."""
+    found: dict[str, list[tuple[float, Found]]] = {name: [] for name in ESTIMATORS}
+    for seed in DRAWS:
+        x, test = law.sample(POINTS, seed=100 + seed)[0], law.sample(FRESH, seed=500 + seed)[0]
+        exact = float(np.mean(law.log_prob(test)))
+        for name in ESTIMATORS:
+            one = measured(name, x, test, seed)
+            found[name].append((exact - one.value, one))
+    return found
+
+
+def held_out(x: Points) -> dict[str, list[tuple[float, Found]]]:
+    """Return for each estimator the nats below the best one, over the held-out rows of five folds."""
+    folds = KFold(5, shuffle=True, random_state=0).split(x)
+    runs = [[measured(name, x[a], x[b], 0) for name in ESTIMATORS] for a, b in folds]
+    best = max(statistics.mean(run[i].value for run in runs) for i in range(len(ESTIMATORS)))
+    return {
+        name: [(best - statistics.mean(run[i].value for run in runs), runs[0][i])]
+        for i, name in enumerate(ESTIMATORS)
+    }
+
+
+SIX = GaussianMixture(
+    np.random.default_rng(0).normal(size=(4, 6)) * 2,
+    [np.cov(np.random.default_rng(k).normal(size=(12, 6)).T) for k in range(4)],
+)
+"""Four overlapping Gaussians in six dimensions."""
+
+CASES: dict[str, Callable[[], dict[str, list[tuple[float, Found]]]]] = {
+    "square": lambda: against(Square()),
+    "checkerboard": lambda: against(Checkerboard()),
+    "two moons": lambda: against(TwoMoons()),
+    "spiral": lambda: against(Spiral()),
+    "3 Gaussians": lambda: against(MIXTURE),
+    "4 Gaussians in 6-D": lambda: against(SIX),
+    "wine, 178 rows of 13": lambda: held_out(load_wine().data),
+    "breast cancer, 569 of 30": lambda: held_out(load_breast_cancer().data),
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for case in sys.argv[1:] or CASES:
+        for name, found in CASES[case]().items():
+            losses = [loss for loss, _ in found]
+            each = f"[{', '.join(f'{v:.3f}' for v in losses)}]" if len(losses) > 1 else ""
+            print(
+                f"{case:26} {name:18} {statistics.median(losses):7.3f} {each:24} "
+                f"fit {statistics.median(one.fit for _, one in found):6.1f} s, "
+                f"score {statistics.median(one.score for _, one in found):7.3f} s",
+                flush=True,
+            )
