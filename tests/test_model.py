@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -211,6 +212,13 @@ def test_a_progress_bar_counts_the_steps(capsys, monkeypatch) -> None:
     assert "loss" in shown
     td.Diffusion(td.TrainConfig(steps=20)).fit(x, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_without_ipywidgets_shows_no_bar_and_no_warning(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # as if it were not installed
+    td.Diffusion(td.TrainConfig(steps=20)).fit(td.distributions.Square().sample(50, seed=0)[0])
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("size", "shift"), [(1e30, 0.0), (1e-30, 0.0), (1.0, 1e6), (1e-30, 1e-27)])
