@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -167,6 +168,20 @@ def test_save_and_load_give_back_everything(model, tmp_path) -> None:
     assert meta["config"]["sigma_max"] == 20.0
     assert {package for package, _ in meta["versions"]} == {"toydiffusion", "torch"}
     assert meta["seed"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(td.PRESETS))
+def test_every_preset_learns_samples_and_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
+    recipe = td.PRESETS[name]
+    config = replace(recipe.train, steps=200)
+    model = td.Diffusion(config, recipe.sample).fit(td.distributions.Square().sample(500, seed=0)[0], seed=0)
+    sample = model.sample(500, seed=1)
+    np.testing.assert_allclose(sample.std(0), 1 / np.sqrt(3), rtol=0.15)
+    model.save(tmp_path / "model.safetensors")
+    again = td.load(tmp_path / "model.safetensors")
+    assert (again.config, again.sampling) == (config, recipe.sample)
+    np.testing.assert_array_equal(again.sample(500, seed=1), sample)
 
 
 def test_the_preset_original_is_the_originals_recipe() -> None:
