@@ -45,6 +45,17 @@ def test_the_concentric_squares_together_are_the_cube(dim, sigma):
     assert np.allclose(cube.denoise(x, sigma), means, atol=1e-13)
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_derivatives_on_an_edge_are_those_of_a_half_normal(side):
+    """On an edge, at low noise, the clean point is half-normal: its variance is `(1 - 2 / pi) sigma^2`."""
+    sigma = 0.05
+    x = torch.tensor([[side, 0.0]], dtype=torch.float64, requires_grad=True)
+    jacobian = torch.autograd.functional.jacobian(lambda x: Square().denoise(x, sigma), x)[0, :, 0]
+    torch.testing.assert_close(jacobian, torch.diag(torch.tensor([1 - 2 / math.pi, 1.0])).double())
+    (slope,) = torch.autograd.grad(Square().log_prob(x, sigma).sum(), x)
+    assert slope[0, 0].item() == pytest.approx(-side * math.sqrt(2 / math.pi) / sigma, rel=1e-12)
+
+
 @pytest.mark.parametrize("sigma", [0.0, 1e-3, 0.05, 1.0, 100.0])
 @pytest.mark.parametrize("degrees", [0, 17, 90, 135, -60])
 def test_a_rotated_square_is_a_square_rotated(sigma, degrees):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from toydiffusion import figures
 from toydiffusion.distributions import ConcentricSquares, Square
-from toydiffusion.figures import Bins, Comparison, Curve, LossCurve, Scatter, StepCurve
+from toydiffusion.figures import Bins, Comparison, Curve, Line, LossCurve, Plot, Scatter, StepCurve
 from toydiffusion.schedules import SCHEDULES, schedule
 
 LAW = Square()
@@ -78,6 +78,23 @@ def test_step_curves_and_comparisons_put_values_where_they_belong():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["exp", "sqrt"]
 
 
+def test_plots_show_the_lines_given():
+    lines = [Line("a", [1, 10], [0.1, 0.2], "truth"), Line("b", [1, 2], [3, 4], "#ff0000", False, True)]
+    figure = figures.plots([Plot(lines[:1], "x", "y", "one"), Plot(lines, "steps", "error", "", True, True)])
+    one, two = figure.axes
+    assert (one.get_title(), one.get_xlabel(), one.get_ylabel()) == ("one", "x", "y")
+    assert [(ax.get_xscale(), ax.get_yscale()) for ax in figure.axes] == [("linear",) * 2, ("log",) * 2]
+    solid, dashed = two.lines
+    assert solid.get_xydata().tolist() == [[1, 0.1], [10, 0.2]]
+    assert (solid.get_color(), solid.get_marker(), solid.get_linestyle()) == (
+        figures.COLOURS["truth"],
+        "o",
+        "-",
+    )
+    assert (dashed.get_color(), dashed.get_marker(), dashed.get_linestyle()) == ("#ff0000", "", "--")
+    assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]
+
+
 def test_border_figures_of_the_truth():
     law = ConcentricSquares()
     x, y = law.sample(40_000, seed=0)
@@ -135,6 +152,27 @@ def test_denoised_grid_of_the_truth_stays_in_the_square():
         np.abs(figure.axes[1].lines[1].get_xydata()).max()
         < np.abs(figure.axes[0].lines[1].get_xydata()).max()
     )
+
+
+def test_noised_law_shows_density_arrows_and_means():
+    sigma = 0.5
+    figure = figures.noised_law(LAW, sigmas=[sigma, 1.0], outline=OUTLINE, half_width=4.0)
+    density, arrows, means = figure.axes[::2]
+    assert density.get_title() == "σ = 0.5"
+    # Over a panel that holds all of it, the density has mass 1.
+    image = density.images[0].get_array()
+    assert float(image.sum()) * (8 / (len(image) - 1)) ** 2 == pytest.approx(1, abs=1e-3)
+    field = arrows.collections[0]
+    z, shown = np.asarray(field.get_offsets()), np.stack([field.U, field.V], 1)
+    points = torch.tensor(z, requires_grad=True)
+    (gradient,) = torch.autograd.grad(LAW.log_prob(points, sigma).sum(), points)
+    wanted = sigma * gradient.numpy()
+    short = np.linalg.norm(wanted, axis=1) < 2
+    assert short.sum() > 20
+    assert np.allclose(shown[short], wanted[short])
+    bent = np.concatenate([line.get_xydata() for line in means.lines if len(line.get_xydata()) > 5])
+    assert len(bent) > 1000
+    assert np.abs(bent).max() < 1
 
 
 def test_trajectories_and_animation(tmp_path):

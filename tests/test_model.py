@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -168,6 +170,20 @@ def test_save_and_load_give_back_everything(model, tmp_path) -> None:
     assert meta["seed"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(td.PRESETS))
+def test_every_preset_learns_samples_and_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
+    recipe = td.PRESETS[name]
+    config = replace(recipe.train, steps=200)
+    model = td.Diffusion(config, recipe.sample).fit(td.distributions.Square().sample(500, seed=0)[0], seed=0)
+    sample = model.sample(500, seed=1)
+    np.testing.assert_allclose(sample.std(0), 1 / np.sqrt(3), rtol=0.15)
+    model.save(tmp_path / "model.safetensors")
+    again = td.load(tmp_path / "model.safetensors")
+    assert (again.config, again.sampling) == (config, recipe.sample)
+    np.testing.assert_array_equal(again.sample(500, seed=1), sample)
+
+
 def test_the_preset_original_is_the_originals_recipe() -> None:
     config, sampling = td.PRESETS["original"].train, td.PRESETS["original"].sample
     assert not config.standardize
@@ -211,6 +227,13 @@ def test_a_progress_bar_counts_the_steps(capsys, monkeypatch) -> None:
     assert "loss" in shown
     td.Diffusion(td.TrainConfig(steps=20)).fit(x, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_without_ipywidgets_shows_no_bar_and_no_warning(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # as if it were not installed
+    td.Diffusion(td.TrainConfig(steps=20)).fit(td.distributions.Square().sample(50, seed=0)[0])
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("size", "shift"), [(1e30, 0.0), (1e-30, 0.0), (1.0, 1e6), (1e-30, 1e-27)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 @contextmanager
@@ -12,7 +13,8 @@ def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[i
 
     - `what`: the text before the bar.
     - `total`: the number of units of work.
-    - `show`: whether to show the bar. None (default): if standard error is a terminal, or in a notebook.
+    - `show`: whether to show the bar. None (default): if standard error is a terminal, or in a notebook with
+      ipywidgets, without which there would be a warning in place of the bar.
 
     >>> with bar("counting", 3, show=False) as move:
     ...     move(3, "done")
@@ -21,7 +23,8 @@ def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[i
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    shown = console.is_terminal or console.is_jupyter if show is None else show
+    notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    shown = notebook or console.is_terminal if show is None else show
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

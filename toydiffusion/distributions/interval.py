@@ -58,15 +58,18 @@ def interval(x: Tensor, sigma: Tensor, low: Tensor, high: Tensor) -> tuple[Tenso
     log_narrow = mass.log() - a.square() / 2 - _HALF_LOG_TAU - sigma.log()
     mean_narrow = end - side * width * (moment / mass)
 
-    v = torch.maximum(w, 0.5 / (a.abs() + 1))
-    b, out, into = a + v, a.clamp(min=0), a.clamp(max=0)
+    # Not by abs and clamp, whose derivatives at a = 0, on the end itself, are those of neither side.
+    out, into = torch.where(a > 0, a, 0.0), torch.where(a > 0, 0.0, a)
+    away = out - into
+    v = torch.maximum(w, 0.5 / (away + 1))
+    b = a + v
     at_a, at_b = torch.exp(-into.square() / 2), torch.exp(-(v + into) * (b + out) / 2)
-    tail = torch.special.erfcx(a.abs() * math.sqrt(0.5))
+    tail = torch.special.erfcx(away * math.sqrt(0.5))
     mass = torch.where(a > 0, tail, 2 - at_a * tail) - at_b * torch.special.erfcx(b * math.sqrt(0.5))
     log_wide = mass.log() - out.square() / 2 - torch.log(2 * width)
     mean_wide = x - side * sigma * math.sqrt(2 / math.pi) * ((at_a - at_b) / mass)
 
-    narrow = w * (a.abs() + w / 2) < 0.5
+    narrow = w * (away + w / 2) < 0.5
     log_density = torch.where(narrow, log_narrow, log_wide)
     if bool(known.any()):
         log_known = torch.where((low <= x) & (x <= high), -width.log(), -math.inf)

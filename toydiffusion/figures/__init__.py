@@ -10,10 +10,13 @@ from toydiffusion.figures.animation import animation_frames, save_gif
 from toydiffusion.figures.borders import border_bars, border_profile, radius_density
 from toydiffusion.figures.curves import (
     Comparison,
+    Line,
     LossCurve,
+    Plot,
     StepCurve,
     comparisons,
     loss_curves,
+    plots,
     schedule_curves,
     smoothed,
     step_curves,
@@ -26,7 +29,7 @@ from toydiffusion.figures.densities import (
     point_estimates,
     reliability,
 )
-from toydiffusion.figures.fields import denoised_grids, lattice, score_fields, trajectories
+from toydiffusion.figures.fields import denoised_grids, lattice, noised_law, score_fields, trajectories
 from toydiffusion.figures.scatters import Scatter, scatters
 from toydiffusion.figures.style import CLASSES, COLOURS, save_png, squares
 
@@ -36,7 +39,9 @@ __all__ = [
     "Bins",
     "Comparison",
     "Curve",
+    "Line",
     "LossCurve",
+    "Plot",
     "Scatter",
     "StepCurve",
     "animation_frames",
@@ -48,6 +53,8 @@ __all__ = [
     "density_maps",
     "lattice",
     "loss_curves",
+    "noised_law",
+    "plots",
     "point_estimates",
     "radius_density",
     "reliability",

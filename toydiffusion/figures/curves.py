@@ -1,4 +1,4 @@
-"""Curves and measured values: schedules, training losses, distances from the truth."""
+"""Lines and measured values: plots, schedules, training losses, distances from the truth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,75 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line in a plot.
+
+    - `name`: its label.
+    - `x`, `y` `(n,)`: the coordinates.
+    - `colour`: a key of `COLOURS` or a colour of matplotlib, default "model".
+    - `dots`: whether the points are marked, default True.
+    - `dashed`: whether the line is dashed, default False.
+    """
+
+    name: str
+    x: Sequence[float] | Floats
+    y: Sequence[float] | Floats
+    colour: str = "model"
+    dots: bool = True
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines over one pair of axes.
+
+    - `lines`: the lines.
+    - `x_name`, `y_name`: the labels of the axes.
+    - `title`: the text above, default none.
+    - `x_log`, `y_log`: whether an axis is logarithmic, default False.
+    """
+
+    lines: Sequence[Line]
+    x_name: str
+    y_name: str
+    title: str = ""
+    x_log: bool = False
+    y_log: bool = False
+
+
+def plots(panels: Sequence[Plot], *, width: float = 4.8, height: float = 3.7) -> Figure:
+    """Return a panel of lines for each plot, from left to right.
+
+    - `panels`: the plots.
+    - `width`, `height`: the size of a panel in inches, default 4.8 by 3.7.
+    """
+    with canvas(width * len(panels), height, 1, len(panels)) as (figure, axes):
+        for ax, plot in zip(axes[0], panels, strict=True):
+            for line in plot.lines:
+                ax.plot(
+                    line.x,
+                    line.y,
+                    color=COLOURS.get(line.colour, line.colour),
+                    marker="o" if line.dots else "",
+                    markersize=4,
+                    linestyle=(0, (4, 2)) if line.dashed else "-",
+                    linewidth=1.3 if line.dashed else 1.6,
+                    label=line.name,
+                )
+            ax.set(
+                title=plot.title,
+                xlabel=plot.x_name,
+                ylabel=plot.y_name,
+                xscale="log" if plot.x_log else "linear",
+                yscale="log" if plot.y_log else "linear",
+            )
+            ax.grid(color="#e6e9ee", linewidth=0.7)
+            ax.set_axisbelow(True)
+            ax.legend()
+    return figure
 
 
 def schedule_curves(schedules: Mapping[str, Schedule]) -> Figure:

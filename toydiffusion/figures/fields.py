@@ -1,4 +1,4 @@
-"""Figures of a denoiser: its score, its denoised means and its trajectories, beside the exact ones."""
+"""Figures of noise and of denoisers: noised densities, scores, denoised means, trajectories."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from toydiffusion.distributions import Distribution
 from toydiffusion.figures.style import COLOURS, Floats, Outline, canvas, plane
 from toydiffusion.types import Denoiser
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -32,6 +34,67 @@ def lattice(half_width: float, n: int) -> Floats:
     return np.stack(np.meshgrid(side, side, indexing="xy"), -1).reshape(-1, 2)
 
 
+def _arrows(ax: Axes, denoiser: Denoiser, sigma: float, half_width: float, colour: str) -> None:
+    """Show `(D - z) / sigma` as arrows on a lattice."""
+    z = lattice(half_width * 0.94, 17)
+    arrow = (denoised(denoiser, z, sigma) - z) / sigma
+    # Far outside, at low noise, arrows are long: shorten them, and keep their direction.
+    length = np.linalg.norm(arrow, axis=1, keepdims=True)
+    arrow = arrow * np.minimum(1, 2 / np.maximum(length, 1e-12))
+    ax.quiver(
+        z[:, 0], z[:, 1], arrow[:, 0], arrow[:, 1], color=colour, angles="xy", scale_units="xy",
+        scale=2.2 * 8 / half_width, width=0.0055, headwidth=3.2, headlength=3.6, headaxislength=3.2,
+        minlength=0.6,
+    )  # fmt: skip
+
+
+def _means(ax: Axes, denoiser: Denoiser, sigma: float, half_width: float, colour: str) -> None:
+    """Show the denoised means of the lines of a square grid."""
+    lines, points = 17, 161
+    along, across = np.linspace(-half_width, half_width, points), np.linspace(-half_width, half_width, lines)
+    grid = np.stack(np.meshgrid(along, across, indexing="xy"), -1).reshape(-1, 2)
+    for line in (grid, grid[:, ::-1]):
+        bent = denoised(denoiser, line, sigma).reshape(lines, points, 2)
+        ax.plot(bent[:, :, 0].T, bent[:, :, 1].T, color=colour, linewidth=0.6, alpha=0.8)
+
+
+def _reach(outline: Outline) -> float:
+    """Return the half width of a panel that shows the outline and little more."""
+    return max(float(np.abs(line).max()) for line in outline) * 1.12
+
+
+def noised_law(
+    law: Distribution, *, sigmas: Sequence[float], outline: Outline, half_width: float = 2.5
+) -> Figure:
+    """Return what noise makes of an exact law: densities, arrows and denoised means for each noise level.
+
+    - `law`: the law, in two dimensions.
+    - `sigmas`: the noise levels, a column for each.
+    - `outline`: closed lines around the point set.
+    - `half_width`: densities and arrows cover `[-half_width, half_width]^2`, default 2.5.
+
+    Each density is shown from 0 to its own maximum. The arrows are `sigma * score = (D - z) / sigma`. The
+    last row shows the denoised means of a square grid.
+    """
+    side = 160
+    fine, reach = lattice(half_width, side), _reach(outline)
+    box = (-half_width, half_width, -half_width, half_width)
+    with canvas(2.45 * len(sigmas) + 0.3, 7.7, 3, len(sigmas)) as (figure, axes):
+        for j, sigma in enumerate(sigmas):
+            density = np.exp(law.log_prob(fine, sigma)).reshape(side, side)
+            axes[0, j].imshow(
+                density, origin="lower", extent=box, cmap="Blues", vmin=0, interpolation="bilinear"
+            )
+            axes[0, j].set_title(f"σ = {sigma:g}")
+            _arrows(axes[1, j], law.denoise, sigma, half_width, COLOURS["truth"])
+            _means(axes[2, j], law.denoise, sigma, half_width, COLOURS["truth"])
+            for ax, width in zip(axes[:, j], (half_width, half_width, reach), strict=True):
+                plane(ax, outline, width)
+        for ax, name in zip(axes[:, 0], ("density", "arrows to the mean", "denoised grid"), strict=True):
+            ax.set_ylabel(name)
+    return figure
+
+
 def score_fields(
     learned: Denoiser, exact: Denoiser, *, sigmas: Sequence[float], outline: Outline, half_width: float = 3.0
 ) -> Figure:
@@ -46,21 +109,13 @@ def score_fields(
     difference is `|D_learned - D_exact| / sigma`. It is blank where the exact arrow is longer than `RARE`,
     because noisy points are almost never there.
     """
-    coarse, fine = lattice(half_width * 0.94, 17), lattice(half_width, 150)
+    fine = lattice(half_width, 150)
     with canvas(2.45 * len(sigmas) + 0.6, 7.6, 3, len(sigmas)) as (figure, axes):
         for j, sigma in enumerate(sigmas):
             for i, (denoiser, colour) in enumerate(((learned, "model"), (exact, "truth"))):
                 ax = axes[i, j]
                 plane(ax, outline, half_width)
-                arrow = (denoised(denoiser, coarse, sigma) - coarse) / sigma
-                # Far outside, at low noise, arrows are long: shorten them, and keep their direction.
-                length = np.linalg.norm(arrow, axis=1, keepdims=True)
-                arrow = arrow * np.minimum(1, 2 / np.maximum(length, 1e-12))
-                ax.quiver(
-                    coarse[:, 0], coarse[:, 1], arrow[:, 0], arrow[:, 1], color=COLOURS[colour],
-                    angles="xy", scale_units="xy", scale=2.2 * 8 / half_width, width=0.0055, headwidth=3.2,
-                    headlength=3.6, headaxislength=3.2, minlength=0.6,
-                )  # fmt: skip
+                _arrows(ax, denoiser, sigma, half_width, COLOURS[colour])
             mean = denoised(exact, fine, sigma)
             gap = np.linalg.norm(denoised(learned, fine, sigma) - mean, axis=1) / sigma
             gap[np.linalg.norm(mean - fine, axis=1) > RARE * sigma] = np.nan
@@ -86,20 +141,13 @@ def denoised_grids(
     - `outline`: closed lines around the point set.
     - `half_width`: the grid covers `[-half_width, half_width]^2`, default 3.
     """
-    lines, points = 17, 161
-    along, across = np.linspace(-half_width, half_width, points), np.linspace(-half_width, half_width, lines)
-    reach = max(float(np.abs(line).max()) for line in outline) * 1.12
+    reach = _reach(outline)
     with canvas(2.45 * len(sigmas) + 0.3, 5.3, 2, len(sigmas)) as (figure, axes):
         for j, sigma in enumerate(sigmas):
             for i, (denoiser, colour) in enumerate(((learned, "model"), (exact, "truth"))):
                 ax = axes[i, j]
                 plane(ax, outline, reach)
-                for vertical in (False, True):
-                    grid = np.stack(np.meshgrid(along, across, indexing="xy"), -1).reshape(-1, 2)
-                    bent = denoised(denoiser, grid[:, ::-1] if vertical else grid, sigma).reshape(
-                        lines, points, 2
-                    )
-                    ax.plot(bent[:, :, 0].T, bent[:, :, 1].T, color=COLOURS[colour], linewidth=0.6, alpha=0.8)
+                _means(ax, denoiser, sigma, half_width, COLOURS[colour])
             axes[0, j].set_title(f"σ = {sigma:g}")
         axes[0, 0].set_ylabel("learned means")
         axes[1, 0].set_ylabel("exact means")
