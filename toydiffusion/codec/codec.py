@@ -11,7 +11,7 @@ import torch
 
 from toydiffusion.codec.standardizer import Standardizer
 from toydiffusion.errors import InputError, nearest, shown, store
-from toydiffusion.tables import Table, default_columns, label_words
+from toydiffusion.tables import Table, default_columns, label_name, label_words
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
 _FARTHEST = 1e100
@@ -60,6 +60,11 @@ class Codec:
     def names(self) -> tuple[str, ...]:
         """The names of the columns; `x0`, `x1`, ... if they have none."""
         return self.columns or default_columns(self.dim)
+
+    @property
+    def label_name(self) -> str | None:
+        """What the label column of new tables is called; None without labels."""
+        return None if self.classes is None else label_name(self.label_column, self.names)
 
     @property
     def num_classes(self) -> int:

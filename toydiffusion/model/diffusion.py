@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,27 @@ from toydiffusion.schedules import Schedule
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import History, TrainConfig
 from toydiffusion.types import Denoiser, FloatArray, LabelArray, Labels, Levels
+from toydiffusion.views import html_table, import_pandas
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class _SampleSettings(TypedDict, total=False):
+    """The arguments of `Diffusion.sample` on which the type of its result does not depend."""
+
+    sampling: SampleConfig | None
+    steps: int | None
+    solver: str | None
+    schedule: str | None
+    sigma_start: float | None
+    guidance: float | None
+    churn: float | None
+    start: ArrayLike | Any | None
+    seed: int
+    first_row: int
+    batch_size: int
+    progress: bool | None
 
 
 class Diffusion:
@@ -243,19 +264,9 @@ class Diffusion:
         n: int | None = None,
         label: Any = None,
         *,
-        sampling: SampleConfig | None = None,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | None = None,
-        sigma_start: float | None = None,
-        guidance: float | None = None,
-        churn: float | None = None,
-        start: ArrayLike | Any | None = None,
-        seed: int = 0,
-        first_row: int = 0,
         return_labels: Literal[False] = False,
-        batch_size: int = 8192,
-        progress: bool | None = False,
+        as_frame: Literal[False] = False,
+        **settings: Unpack[_SampleSettings],
     ) -> FloatArray: ...
 
     @overload
@@ -264,20 +275,21 @@ class Diffusion:
         n: int | None = None,
         label: Any = None,
         *,
-        sampling: SampleConfig | None = None,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | None = None,
-        sigma_start: float | None = None,
-        guidance: float | None = None,
-        churn: float | None = None,
-        start: ArrayLike | Any | None = None,
-        seed: int = 0,
-        first_row: int = 0,
         return_labels: Literal[True],
-        batch_size: int = 8192,
-        progress: bool | None = False,
+        as_frame: Literal[False] = False,
+        **settings: Unpack[_SampleSettings],
     ) -> tuple[FloatArray, LabelArray]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        return_labels: Literal[False] = False,
+        as_frame: Literal[True],
+        **settings: Unpack[_SampleSettings],
+    ) -> DataFrame: ...
 
     def sample(
         self,
@@ -295,10 +307,11 @@ class Diffusion:
         seed: int = 0,
         first_row: int = 0,
         return_labels: bool = False,
+        as_frame: bool = False,
         batch_size: int = 8192,
         progress: bool | None = False,
-    ) -> FloatArray | tuple[FloatArray, LabelArray]:
-        """Return n new points, `(n, d)` float64; with `return_labels` also their labels, `(n,)`.
+    ) -> FloatArray | tuple[FloatArray, LabelArray] | DataFrame:
+        """Return n new points, `(n, d)` float64, alone, with their labels `(n,)`, or as a pandas data frame.
 
         - `n`: how many points. Not needed with `start`.
         - `label`: a label, or one for each point; None samples labels by their frequencies.
@@ -309,13 +322,21 @@ class Diffusion:
           and denoised again: the higher sigma_start, the less is left of them. In a model with labels, a
           point without a label gets a class sampled from the posterior of the noisy point.
         - `seed`, `first_row`: which rows of which endless sample.
-        - `batch_size`: how many points are in memory at once.
+        - `return_labels`: whether to return the pair of points and labels, in a model with labels.
+        - `as_frame`: whether to return a data frame instead: the table that `toydiffusion sample` writes. Its
+          columns are called as those of the model (x0, x1, ... without names). In a model with labels the
+          last one holds the labels. It needs pandas.
+        - `batch_size`: how many points are computed at once.
         - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
 
         The points are not clipped to the range of the data.
         """
         if return_labels and self.classes is None:
             raise InputError("return_labels needs a model with labels; this one was fitted without")
+        if as_frame and return_labels:
+            raise InputError("as_frame has the labels in a column of its frame; leave out return_labels")
+        if as_frame:
+            import_pandas("as_frame")
         chosen: dict[str, Any] = {
             "steps": steps,
             "solver": solver,
@@ -338,10 +359,12 @@ class Diffusion:
                 progress=progress,
             )
         )
-        x = np.concatenate([block.points for block in blocks])
-        if not return_labels:
-            return x
-        return x, np.concatenate([block.labels for block in blocks if block.labels is not None])
+        x, codec = np.concatenate([block.points for block in blocks]), self.fitted.codec
+        given_labels = [block.labels for block in blocks if block.labels is not None]
+        labels = np.concatenate(given_labels) if given_labels else None
+        if as_frame:
+            return tables.Table(x, codec.names, labels, codec.label_name).to_pandas()
+        return x if not return_labels or labels is None else (x, labels)
 
     def sample_blocks(
         self,
@@ -681,15 +704,7 @@ class Diffusion:
         return f"Diffusion({self.dim} columns{kind}, fitted to {num_points:,} points)"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        if self._fitted is None:
-            return f"<code>{escape(repr(self))}</code>"
-        left = "style='text-align:left'"
-        cells = "".join(
-            f"<tr><th {left}>{escape(k)}</th><td {left}>{escape(v)}</td></tr>" for k, v in self.card()
-        )
-        return f"<table><caption><b>{escape(repr(self))}</b></caption>{cells}</table>"
+        return html_table(repr(self), [] if self._fitted is None else self.card())
 
     # Arguments --------------------------------------------------------------------------------------
 
