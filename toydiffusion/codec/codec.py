@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from toydiffusion.codec.standardizer import Standardizer
 from toydiffusion.errors import InputError, nearest, shown, store
-from toydiffusion.tables import Table, default_columns, label_name, label_words
+from toydiffusion.tables import Table, choose_columns, default_columns, label_name, label_words, names_of
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
 _FARTHEST = 1e100
@@ -95,6 +95,16 @@ class Codec:
                 f"those the model was fitted to, got {table.points.shape[1]}"
             )
         return table
+
+    def positions(self, columns: Sequence[str]) -> list[int]:
+        """Return the positions of columns by name.
+
+        Raises `InputError` for no name, and for one that is unknown or given twice.
+        """
+        wanted = names_of(columns)
+        if not wanted:
+            raise InputError(f"columns must be some of {', '.join(map(shown, self.names[:20]))}, got none")
+        return choose_columns(self.names, wanted, "the model")
 
     def to_z(self, table: Table) -> Points:
         """Return the points in z, `(n, d)`. Missing rows contain NaN.

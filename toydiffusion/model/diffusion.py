@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
@@ -17,12 +17,13 @@ from toydiffusion.codec import Standardizer
 from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
-from toydiffusion.model import densities, fitting, model_file
+from toydiffusion.model import densities, fitting, model_file, plotting
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.model.presets import PRESETS
 from toydiffusion.model.sampling import (
     Block,
+    joined,
     rows_from,
     sample_blocks,
     sample_trajectory,
@@ -35,6 +36,7 @@ from toydiffusion.types import Denoiser, FloatArray, LabelArray, Labels, Levels
 from toydiffusion.views import html_table, import_pandas
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 
@@ -347,7 +349,7 @@ class Diffusion:
         }
         _check_kind("sampling", sampling, SampleConfig)
         given = {name: value for name, value in chosen.items() if value is not None}
-        blocks = list(
+        x, labels = joined(
             self.sample_blocks(
                 n,
                 label,
@@ -359,9 +361,7 @@ class Diffusion:
                 progress=progress,
             )
         )
-        x, codec = np.concatenate([block.points for block in blocks]), self.fitted.codec
-        given_labels = [block.labels for block in blocks if block.labels is not None]
-        labels = np.concatenate(given_labels) if given_labels else None
+        codec = self.fitted.codec
         if as_frame:
             return tables.Table(x, codec.names, labels, codec.label_name).to_pandas()
         return x if not return_labels or labels is None else (x, labels)
@@ -645,6 +645,56 @@ class Diffusion:
         probabilities = self.predict_proba(x)
         found: LabelArray = np.asarray(self.classes)[probabilities.argmax(1)]
         return found
+
+    # Figures ----------------------------------------------------------------------------------------
+
+    def plot(
+        self,
+        what: str = "model",
+        *,
+        data: ArrayLike | Any | None = None,
+        labels: ArrayLike | Any | None = None,
+        columns: Sequence[str] | None = None,
+        n: int = 2000,
+        seed: int = 0,
+    ) -> Figure:
+        """Return a matplotlib `Figure` of the model or of its training. Notebooks show it.
+
+        A model of one column shows its density with the error bar as a band, that of each class too, over a
+        histogram of samples. A model of two columns shows samples and a map of the log-density, down to 10
+        nats below its highest value. A model of more columns shows all pairs of columns, samples below the
+        diagonal and data above it.
+
+        Densities are those of `log_prob`. A map asks for a tolerance of 0.05 nats, and has 64 x 64 cells or
+        fewer. In a model with labels a density takes in the classes that matter at its point, by samples of
+        them: those with 99 % of the probability, at most 8, scaled up for the rest.
+
+        - `what`: "model", or "history" for the loss during training.
+        - `data` `(m, d)`: points to show beside the model, such as those it was fitted to; a model does not
+          keep them. Anything that `fit` takes.
+        - `labels` `(m,)`: the labels of `data`, in a model with labels.
+        - `columns`: the names of the columns to show, in order; None is all, up to the first 6.
+        - `n`, `seed`: how many samples to show, and of which seed: those of `sample(n, seed=seed)`.
+
+        >>> import toydiffusion as td
+        >>> x, y = td.distributions.ConcentricSquares(2).sample(200, seed=0)
+        >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(x, y, seed=0)
+        >>> figure = model.plot(data=x, labels=y)
+        >>> [ax.get_title() for ax in figure.axes[:3]]
+        ['data, 200 points', '2,000 samples', 'learned log-density']
+        """
+        fitted = self.fitted
+        if choice("plot", what, ("model", "history")) == "history":
+            if data is not None or labels is not None or columns is not None:
+                raise InputError("data, labels and columns belong to plot('model'), not to plot('history')")
+            return plotting.plot_history(fitted)
+        if labels is not None and data is None:
+            raise InputError("labels are those of the data; give data too")
+        table = None if data is None else self._table(data, what="data")
+        index = None if table is None else fitted.codec.class_index(labels, len(table.points), "labels: ")
+        chosen = None if columns is None else fitted.codec.positions(columns)
+        n, seed = whole_number("n", n, 1, hint=", the number of samples"), seed_number(seed)
+        return plotting.plot_model(fitted, table, index, chosen, n=n, seed=seed)
 
     # Certificate ------------------------------------------------------------------------------------
 
