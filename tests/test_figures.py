@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import subprocess
 import sys
 
@@ -39,6 +41,45 @@ def test_scatters_show_the_points_given_in_equal_axes():
     assert np.allclose(labelled, [to_rgba(figures.CLASSES[c]) for c in y])
 
 
+def test_classes_have_colours_of_their_own_however_many_there_are():
+    for k in (1, 2, 3, 5, 6, 10, 11, 30):
+        colours = figures.class_colours(k)
+        assert len(set(colours)) == k
+        pairs = itertools.combinations(map(to_rgba, colours), 2)
+        apart = min((np.abs(np.subtract(a, b)).sum() for a, b in pairs), default=1.0)
+        assert apart > (0.2 if k <= 10 else 0.03)
+    assert len(figures.class_colours(1000)) == 1000
+    label = np.arange(8)
+    ax = figures.scatters([[Scatter(np.zeros((8, 2)), label=label)]]).axes[0]
+    assert np.allclose(ax.collections[0].get_facecolor(), [to_rgba(c) for c in figures.class_colours(8)])
+
+
+def test_a_notebook_shows_the_figure_as_an_image_of_its_size():
+    figure = figures.scatters([[Scatter(np.zeros((1, 2)))] * 2], panel=2.0)
+    data, shown = figure._repr_png_()
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        assert (shown["width"], shown["height"]) == (round(width / 1.5), round(height / 1.5))
+        assert 500 < width < 620
+        assert np.asarray(image.convert("L")).min() < 255
+
+
+def test_limits_follow_the_points_but_not_the_few_far_out():
+    points = np.random.default_rng(0).normal([1e6, 0.0], [1.0, 1e-6], (5000, 2))
+    points[0] = 9e9
+    limits = figures.window([points])
+    assert ((limits[:, 0] < points) & (points < limits[:, 1])).all(1).mean() > 0.996
+    assert (np.ptp(limits, axis=1) < [10, 1e-5]).all()
+    both = figures.window([points, points + 50])
+    assert (both[:, 0] <= limits[:, 0]).all()
+    assert both[0, 1] == pytest.approx(limits[0, 1] + 50, abs=10)
+    same = figures.window([np.full((3, 1), 7.0)])
+    assert same[0, 0] < 7 < same[0, 1]
+    wide = np.array([[0.0, 1.0], [0.0, 10.0]])
+    assert figures.equalised(wide) is wide
+    assert np.ptp(figures.equalised(wide / [[1], [5]]), axis=1).tolist() == [2.0, 2.0]
+
+
 def test_schedule_curves_are_the_schedules():
     curves = {name: schedule(name, {"sigma_min": 0.01, "sigma_max": 1.0}) for name in SCHEDULES}
     figure = figures.schedule_curves(curves)
@@ -61,6 +102,13 @@ def test_loss_curve_shows_least_and_fresh():
     assert set(least.get_ydata()) == {0.8}
     assert (fresh.get_xdata()[0], fresh.get_ydata()[0]) == (100, 0.9)
     assert ax.get_ylim()[0] < 0.8
+    held_out = np.array([[50.0, 3.0], [100.0, 1.5]])
+    ax = figures.loss_curves([LossCurve("a", "model", loss, held_out=held_out)]).axes[0]
+    assert np.array_equal(ax.lines[2].get_xydata(), held_out)
+    assert len(ax.lines) == 3
+    assert ax.get_ylim()[1] > 3
+    ax = figures.loss_curves([LossCurve("a", "model", loss[:1])]).axes[0]
+    assert ax.get_ylim()[0] < 2.0 < ax.get_ylim()[1]
 
 
 def test_step_curves_and_comparisons_put_values_where_they_belong():
@@ -110,7 +158,7 @@ def test_border_figures_of_the_truth():
 
     bars = figures.border_bars([0.5, 0.6], [0.7, 0.8]).axes[0].patches
     assert [bar.get_height() for bar in bars] == [0.5, 0.7, 0.6, 0.8]
-    assert [bar.get_facecolor() for bar in bars[:2]] == [to_rgba(c) for c in figures.CLASSES[:2]]
+    assert [bar.get_facecolor() for bar in bars[:2]] == [to_rgba(c) for c in figures.class_colours(3)[:2]]
 
 
 def test_score_field_of_the_truth_is_the_gradient_and_differs_nowhere():
@@ -200,9 +248,13 @@ def test_trajectories_and_animation(tmp_path):
 
 def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path):
     code = (
-        "import sys, numpy, toydiffusion.report\n"
+        "import sys, numpy, toydiffusion as td, toydiffusion.report\n"
         "from toydiffusion import figures\n"
+        "x = numpy.random.default_rng(0).normal(size=(50, 1))\n"
+        "model = td.Diffusion(td.TrainConfig(steps=2, width=8, held_out=0.5)).fit(x)\n"
+        "model.sample(5), model.log_prob(x[:3]), model._repr_html_()\n"
         "assert 'matplotlib' not in sys.modules\n"
+        "model.plot(data=x, n=50)._repr_png_(), model.plot('history')\n"
         "figures.save_png(figures.scatters([[figures.Scatter(numpy.zeros((1, 2)))]]), sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

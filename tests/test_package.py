@@ -23,6 +23,7 @@ LAYERS = [
     "row_noise",
     "files",
     "progress",
+    "views",
     "distributions",
     "schedules",
     "solvers",

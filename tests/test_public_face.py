@@ -32,6 +32,9 @@ def test_the_readmes_examples_pass_a_strict_type_check(tmp_path) -> None:
         + "d: NDArray[np.float64] = b\n"
         + "e: td.LogDensity = model.log_prob(a)\n"
         + "f: td.Certificate = model.check_density()\n"
+        + "from matplotlib.figure import Figure\nfrom pandas import DataFrame\n"
+        + "g: DataFrame = model.sample(3, as_frame=True, steps=2)\n"
+        + "h: Figure = model.plot(data=a)\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "--no-error-summary"]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, cwd=tmp_path)

@@ -25,8 +25,8 @@ from toydiffusion.tables import (
     check_not_same,
     csvs,
     default_columns,
-    free_name,
     from_frame,
+    label_name,
     label_words,
     read,
 )
@@ -342,11 +342,11 @@ def test_a_column_called_label_beside_the_labels(tmp_path):
     columns = ["x", "label"]
     with pytest.raises(InputError, match="two columns are called 'label'"):
         Writer(tmp_path / "a.csv", columns, "label")
-    name = free_name("label", columns)
+    name = label_name(None, columns)
     with Writer(tmp_path / "a.csv", columns, name) as writer:
         writer.write(np.array([[1.0, 2.0]]), ["in"])
     assert pl.read_csv(tmp_path / "a.csv").to_dicts() == [{"x": 1.0, "label": 2.0, "label_1": "in"}]
-    assert free_name("label", np.array(["label", "label_1", "label_3"])) == "label_2"
+    assert label_name(None, np.array(["label", "label_1", "label_3"])) == "label_2"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -48,7 +48,9 @@ __all__ = [
     "TrainConfig",
     "TrainingError",
     "distributions",
+    "figures",
     "load",
+    "metrics",
     "schedules",
     "solvers",
 ]

@@ -1,6 +1,6 @@
 """The public names of the package, imported together when the first of them is used."""
 
-from toydiffusion import distributions, schedules, solvers
+from toydiffusion import distributions, figures, metrics, schedules, solvers
 from toydiffusion.certificate import Budget, Certificate, Mass
 from toydiffusion.codec import Codec, Standardizer
 from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
@@ -39,7 +39,9 @@ __all__ = [
     "TrainConfig",
     "TrainingError",
     "distributions",
+    "figures",
     "load",
+    "metrics",
     "schedules",
     "solvers",
 ]

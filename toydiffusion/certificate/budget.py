@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,6 +13,10 @@ from toydiffusion.density import DensityModel, log_prob
 from toydiffusion.distributions import Distribution
 from toydiffusion.metrics import Estimate
 from toydiffusion.types import Denoiser, FloatArray, Labels
+from toydiffusion.views import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,22 @@ class Budget:
         names = ("lowest_sigma", "prior", "solver", "network", "finite_data")
         terms = {name: getattr(self, name) for name in names}
         return {name: term for name, term in terms.items() if not math.isnan(term.value)}
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas data frame with a row for each of `terms`, by name, and last a row `total`.
+
+        The columns are `value` and `std_error`, in nats. Raises `ImportError` without pandas.
+        """
+        return estimates_frame({**self.terms(), "total": self.total})
+
+
+def estimates_frame(rows: Mapping[str, Estimate]) -> DataFrame:
+    """Return estimates by name as a pandas data frame with the columns `value` and `std_error`."""
+    columns = {
+        "value": [one.value for one in rows.values()],
+        "std_error": [one.std_error for one in rows.values()],
+    }
+    return data_frame(columns, index=list(rows))
 
 
 def budget(

@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from toydiffusion.certificate.budget import Budget, budget, mean
+from toydiffusion.certificate.budget import Budget, budget, estimates_frame, mean
 from toydiffusion.certificate.mass import Mass, importance, quadrature
 from toydiffusion.density import DensityModel, evidence_lower_bound, flow_sample, log_prob
 from toydiffusion.distributions import Bounded, Distribution
 from toydiffusion.metrics import Estimate
 from toydiffusion.solvers import SampleConfig, sample, solver
 from toydiffusion.types import Denoiser, Labels, Levels, Points
+from toydiffusion.views import html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The results of all checks of a learned density. `str` returns a table, `rows` pairs of texts.
+    """The results of all checks of a learned density. `str` returns a table, `rows` pairs of texts,
+    `to_pandas` the numbers.
 
     - `masses`: the total mass of the density of each class; one mass without classes.
     - `frequencies`: the weights of the classes.
@@ -90,6 +96,33 @@ class Certificate:
             }
             rows += [(f"    {names[name]}", _pm(term, 4)) for name, term in self.budget.terms().items()]
         return rows
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas data frame with a row for each number, called as its field of the certificate.
+
+        So the row `budget.prior` is the field `prior` of `budget`. The columns are `value` and `std_error`,
+        which is NaN for numbers without a standard error. That of a mass is its `error`. What is not known is
+        left out. Raises `ImportError` without pandas.
+        """
+        found: dict[str, Estimate | float | None] = {"mass": self.mass}
+        if len(self.masses) > 1:
+            for c, one in enumerate(self.masses):
+                found[f"masses[{c}]"] = Estimate(one.value, one.error)
+        names = ("solver_error", "mean_error", "covered", "prior_error", "elbo_gap", "elbo_spread")
+        found |= {name: getattr(self, name) for name in (*names, "leak", "true_leak")}
+        if self.budget is not None:
+            found |= {f"budget.{name}": term for name, term in self.budget.terms().items()}
+            found["budget.total"] = self.budget.total
+        return estimates_frame(
+            {
+                name: one if isinstance(one, Estimate) else Estimate(one, math.nan)
+                for name, one in found.items()
+                if one is not None
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table("Certificate", self.rows())
 
     def __str__(self) -> str:
         """Return the rows as a table."""

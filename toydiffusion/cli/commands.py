@@ -223,10 +223,7 @@ def sample(
         batch_size=batch_size,
         progress=None,
     )
-    label_column = None
-    if codec.classes is not None:
-        label_column = codec.label_column or tables.free_name("label", codec.names)
-    with tables.Writer(out, codec.names, label_column, codec.classes, protect=[model]) as writer:
+    with tables.Writer(out, codec.names, codec.label_name, codec.classes, protect=[model]) as writer:
         for points, labels in blocks:
             writer.write(points, labels)
             _stop_if_asked()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from toydiffusion.codec.standardizer import Standardizer
 from toydiffusion.errors import InputError, nearest, shown, store
-from toydiffusion.tables import Table, default_columns, label_words
+from toydiffusion.tables import Table, choose_columns, default_columns, label_name, label_words, names_of
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
 _FARTHEST = 1e100
@@ -62,6 +62,11 @@ class Codec:
         return self.columns or default_columns(self.dim)
 
     @property
+    def label_name(self) -> str | None:
+        """What the label column of new tables is called; None without labels."""
+        return None if self.classes is None else label_name(self.label_column, self.names)
+
+    @property
     def num_classes(self) -> int:
         """The number of classes K; 1 without labels."""
         return 1 if self.classes is None else len(self.classes)
@@ -90,6 +95,16 @@ class Codec:
                 f"those the model was fitted to, got {table.points.shape[1]}"
             )
         return table
+
+    def positions(self, columns: Sequence[str]) -> list[int]:
+        """Return the positions of columns by name.
+
+        Raises `InputError` for no name, and for one that is unknown or given twice.
+        """
+        wanted = names_of(columns)
+        if not wanted:
+            raise InputError(f"columns must be some of {', '.join(map(shown, self.names[:20]))}, got none")
+        return choose_columns(self.names, wanted, "the model")
 
     def to_z(self, table: Table) -> Points:
         """Return the points in z, `(n, d)`. Missing rows contain NaN.

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.density.array_with_errors import ArrayWithErrors
+from toydiffusion.density.array_with_errors import ArrayWithErrors, summary_rows
 from toydiffusion.density.reference import Reference
 from toydiffusion.distributions import Prior
 from toydiffusion.errors import whole_number
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Denoiser, Labels, Points
+from toydiffusion.views import data_frame, html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,31 @@ class Elbo(Term):
     reconstruction: Term
     diffusion: Term
     prior: Term
+
+    def _terms(self, whole: str) -> dict[str, Term]:
+        return {
+            whole: self,
+            "reconstruction": self.reconstruction,
+            "diffusion": self.diffusion,
+            "prior": self.prior,
+        }
+
+    def _repr_html_(self) -> str:
+        columns = {name: (term.value, ".4f") for name, term in self._terms("value").items()}
+        columns["std_error of value"] = self.std_error, ".2g"
+        caption = f"Elbo of {len(self):,} points, in nats: reconstruction + diffusion + prior"
+        return html_table(caption, summary_rows(columns.values()), ["", *columns], align="right")
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas data frame with a row for each point.
+
+        The columns are `elbo` and its terms, `reconstruction`, `diffusion` and `prior`, each followed by its
+        standard error, `elbo_std_error` and so on. Raises `ImportError` without pandas.
+        """
+        columns: dict[str, NDArray[np.float64]] = {}
+        for name, term in self._terms("elbo").items():
+            columns |= {name: term.value, f"{name}_std_error": term.std_error}
+        return data_frame(columns)
 
     def shifted(self, nats: float) -> Elbo:
         """Return the same with `nats` added to the reconstruction, and so to the value."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toydiffusion.density.array_with_errors import ArrayWithErrors
+from toydiffusion.density.array_with_errors import SHOWN, ArrayWithErrors, summary_rows
 from toydiffusion.density.probability_flow import ProbabilityFlow
 from toydiffusion.distributions import Prior
 from toydiffusion.errors import whole_number
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Denoiser, Labels, Levels, Points
+from toydiffusion.views import data_frame, html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class ToleranceWarning(UserWarning):
@@ -66,6 +70,30 @@ class LogDensity(ArrayWithErrors):
         shown = [f"{v:.4f} +- {e:.1g}" for v, e in zip(self.value[:6], self.total_error[:6], strict=True)]
         more = f", ... {len(self)} points" if len(self) > 6 else ""
         return f"LogDensity([{', '.join(shown)}{more}] nats)"
+
+    def _repr_html_(self) -> str:
+        columns = {
+            "value": (self.value, ".4f"),
+            "error": (self.error, ".2g"),
+            "prior_error": (self.prior_error, ".2g"),
+            "total_error": (self.total_error, ".2g"),
+            "evaluations": (self.evaluations, ",.0f"),
+        }
+        rows = summary_rows(columns.values())
+        for row, met in zip(rows, self.met[:SHOWN].tolist(), strict=False):
+            row.append(str(met))
+        caption = f"LogDensity of {len(self):,} points, in nats; {int(self.met.sum()):,} met the tolerance"
+        return html_table(caption, rows, ["", *columns, "met"], align="right")
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas data frame with a row for each point.
+
+        The first two columns, `log_density` and `log_density_total_error`, are those that
+        `toydiffusion log-prob` writes. The others are the fields `error`, `prior_error`, `std_error`,
+        `evaluations` and `met`. Raises `ImportError` without pandas.
+        """
+        columns = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        return data_frame({"log_density": self.value, "log_density_total_error": self.total_error} | columns)
 
     def shifted(self, nats: float) -> LogDensity:
         """Return the same with `nats` added to each value."""

@@ -30,12 +30,22 @@ from toydiffusion.figures.densities import (
     reliability,
 )
 from toydiffusion.figures.fields import denoised_grids, lattice, noised_law, score_fields, trajectories
+from toydiffusion.figures.learned import (
+    MOST_NAMES,
+    cells,
+    density_curve,
+    density_map,
+    equalised,
+    pairs,
+    window,
+)
 from toydiffusion.figures.scatters import Scatter, scatters
-from toydiffusion.figures.style import CLASSES, COLOURS, save_png, squares
+from toydiffusion.figures.style import CLASSES, COLOURS, class_colours, save_png, squares
 
 __all__ = [
     "CLASSES",
     "COLOURS",
+    "MOST_NAMES",
     "Bins",
     "Comparison",
     "Curve",
@@ -47,13 +57,19 @@ __all__ = [
     "animation_frames",
     "border_bars",
     "border_profile",
+    "cells",
+    "class_colours",
     "comparisons",
     "denoised_grids",
+    "density_curve",
     "density_cut",
+    "density_map",
     "density_maps",
+    "equalised",
     "lattice",
     "loss_curves",
     "noised_law",
+    "pairs",
     "plots",
     "point_estimates",
     "radius_density",
@@ -67,4 +83,5 @@ __all__ = [
     "squares",
     "step_curves",
     "trajectories",
+    "window",
 ]

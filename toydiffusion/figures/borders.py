@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toydiffusion.figures.style import CLASSES, COLOURS, Floats, canvas
+from toydiffusion.figures.style import COLOURS, Floats, canvas, class_colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def border_profile(
     - `bins`, `limit`: see `radius_density`.
     """
     density = radius_density(points, label, bins=bins, limit=limit)
-    bin_edges = np.linspace(0, limit, bins + 1)
+    bin_edges, colours = np.linspace(0, limit, bins + 1), class_colours(len(density))
     with canvas(9.6, 3.8) as (figure, axes):
         ax = axes[0, 0]
         base = np.zeros(bins)
@@ -55,7 +55,7 @@ def border_profile(
                 bin_edges,
                 baseline=base,
                 fill=True,
-                color=CLASSES[c],
+                color=colours[c],
                 alpha=0.85,
                 label=f"class {c}",
             )
@@ -79,12 +79,13 @@ def border_bars(inner: Sequence[float], outer: Sequence[float]) -> Figure:
     - `inner`: for border b the value of class b, on the inner side.
     - `outer`: for border b the value of class b + 1, on the outer side.
     """
+    colours = class_colours(len(inner) + 1)
     with canvas(9.6, 2.9) as (figure, axes):
         ax = axes[0, 0]
         for b, pair in enumerate(zip(inner, outer, strict=True)):
             for side, value in enumerate(pair):
                 place = b + (side - 0.5) * 0.34
-                ax.bar(place, value, width=0.3, color=CLASSES[b + side])
+                ax.bar(place, value, width=0.3, color=colours[b + side])
                 ax.text(place, value + 0.02, f"{value:.2f}", ha="center", va="bottom", fontsize=9)
         ax.axhline(1, color=COLOURS["truth"], linewidth=1.2, linestyle=(0, (4, 2)))
         ax.text(len(inner) - 0.48, 1.02, "truth", ha="right", va="bottom", fontsize=9)

@@ -123,15 +123,17 @@ class LossCurve:
     - `name`: the title.
     - `colour`: a key of `COLOURS`.
     - `loss`: the loss of every step.
-    - `least`: the least possible loss, that of the exact denoiser.
-    - `fresh`: the loss at fresh points after training.
+    - `least`: the least possible loss, that of the exact denoiser. None (default): not known.
+    - `fresh`: the loss at fresh points after training. None (default): not known.
+    - `held_out` `(k, 2)`: pairs of a step and the loss at held-out points then. None (default): none.
     """
 
     name: str
     colour: str
     loss: Floats
-    least: float
-    fresh: float
+    least: float | None = None
+    fresh: float | None = None
+    held_out: Floats | None = None
 
 
 def smoothed(values: Floats, window: int) -> Floats:
@@ -147,31 +149,44 @@ def smoothed(values: Floats, window: int) -> Floats:
 
 
 def loss_curves(runs: Sequence[LossCurve]) -> Figure:
-    """Return a panel for each run: loss, running mean, least possible loss, loss at fresh points."""
+    """Return a panel for each run: the loss of each step, faint, and its running mean, beside what is known.
+
+    That is the loss at held-out points during training, the least possible loss, and the loss at fresh points
+    after training.
+    """
     with canvas(4.8 * len(runs), 3.6, 1, len(runs)) as (figure, axes):
         for ax, run in zip(axes[0], runs, strict=True):
-            step = np.arange(1, len(run.loss) + 1)
+            step, colour = np.arange(1, len(run.loss) + 1), COLOURS[run.colour]
             mean = smoothed(run.loss, max(1, len(run.loss) // 15))
-            ax.plot(step, run.loss, color=COLOURS[run.colour], linewidth=0.4, alpha=0.18)
-            ax.plot(step, mean, color=COLOURS[run.colour], label="training loss, running mean")
-            ax.axhline(
-                run.least,
-                color=COLOURS["truth"],
-                linestyle=(0, (4, 2)),
-                linewidth=1.3,
-                label="least possible loss",
-            )
-            ax.plot(
-                [step[-1]], [run.fresh], "o", color="white", markeredgecolor=COLOURS[run.colour], zorder=5,
-                markeredgewidth=1.8, markersize=7, clip_on=False, label="fresh points, after training",
-            )  # fmt: skip
-            ordinary = np.array([run.least, run.fresh, *mean[len(mean) // 50 :]])
-            span = float(np.ptp(ordinary))
+            ordinary = [mean[len(mean) // 50 :]]
+            ax.plot(step, run.loss, color=colour, linewidth=0.4, alpha=0.18)
+            ax.plot(step, mean, color=colour, label="training loss, running mean")
+            if run.held_out is not None:
+                ax.plot(*run.held_out.T, color=INK, linewidth=1.2, label="held-out loss")
+                ordinary.append(run.held_out[len(run.held_out) // 50 :, 1])
+            if run.least is not None:
+                dashes = (0, (4, 2))
+                ax.axhline(
+                    run.least,
+                    color=COLOURS["truth"],
+                    linestyle=dashes,
+                    linewidth=1.3,
+                    label="least possible loss",
+                )
+                ordinary.append(np.array([run.least]))
+            if run.fresh is not None:
+                ax.plot(
+                    [step[-1]], [run.fresh], "o", color="white", markeredgecolor=colour, zorder=5,
+                    markeredgewidth=1.8, markersize=7, clip_on=False, label="fresh points, after training",
+                )  # fmt: skip
+                ordinary.append(np.array([run.fresh]))
+            shown = np.concatenate(ordinary)
+            margin = 0.15 * float(np.ptp(shown)) or 0.5
             ax.set(
                 title=run.name,
                 xlabel="training step",
                 xlim=(0, step[-1] * 1.02),
-                ylim=(ordinary.min() - 0.15 * span, ordinary.max() + 0.15 * span),
+                ylim=(shown.min() - margin, shown.max() + 2 * margin),
             )
             ax.legend(loc="upper right")
         axes[0, 0].set_ylabel("loss (weighted as in the recipe)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toydiffusion.figures.style import CLASSES, COLOURS, Floats, Outline, canvas, plane
+from toydiffusion.figures.style import COLOURS, Floats, Outline, canvas, class_colours, plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scatter:
-    """One scatter plot.
+    """Points to show, and how.
 
-    - `points` `(n, 2)`: the points.
+    - `points` `(n, d)`: the points; two columns in `scatters`.
     - `title`: the text above.
     - `colour`: a key of `COLOURS`, default "model".
-    - `label` `(n,)`: class indices, which take the colours of `CLASSES` instead. None (default): one colour.
+    - `label` `(n,)`: class indices, which take the colours of `class_colours` instead. None (default): one
+      colour.
     """
 
     points: Floats
@@ -50,6 +51,8 @@ def scatters(
     rows, columns = len(grid), max(len(row) for row in grid)
     lines = max(len(cloud.title.splitlines()) for row in grid for cloud in row)
     size = (columns * panel + (0.3 if row_names else 0.0), rows * (panel + 0.08 + 0.17 * lines))
+    found = [int(cloud.label.max()) for row in grid for cloud in row if cloud.label is not None]
+    palette = class_colours(max(found, default=0) + 1)
     with canvas(*size, rows, columns) as (figure, axes):
         for i, row in enumerate(grid):
             for j, cloud in enumerate(row):
@@ -57,7 +60,7 @@ def scatters(
                 if cloud.label is None:
                     colours: object = COLOURS[cloud.colour]
                 else:
-                    colours = np.array(CLASSES)[cloud.label]
+                    colours = np.array(palette)[cloud.label]
                 axes[i, j].scatter(
                     cloud.points[:, 0],
                     cloud.points[:, 1],

@@ -35,7 +35,13 @@ COLOURS: Final[dict[str, str]] = {
 three schedules of the original."""
 
 CLASSES: Final = ("#2d1160", "#7b2382", "#c43c75", "#f2685c", "#f5a65b")
-"""The colours of the classes from the inside out, in order of lightness (from matplotlib's magma)."""
+"""The colours of five classes from the inside out, in order of lightness (from matplotlib's magma)."""
+
+_OTHER_HUES: Final = ("#0f766e", "#3b9ddb", "#8a9a5b", "#1f4e9c", "#7fc8a9")
+"""The colours of five more classes."""
+
+PNG: Final[dict[str, Any]] = {"format": "png", "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.06}
+"""How figures are written as PNG: cut to what is drawn."""
 
 _RULES: Final[Any] = {
     "figure.facecolor": "white",
@@ -64,6 +70,28 @@ _RULES: Final[Any] = {
 }
 
 
+def class_colours(num_classes: int) -> list[str]:
+    """Return a colour for each class.
+
+    Up to five classes take colours from `CLASSES` that are as different as possible. Up to ten take those and
+    other hues. More than ten take steps between the colours of `CLASSES`, so that neighbours are alike.
+
+    - `num_classes`: the number of classes K >= 1.
+
+    >>> class_colours(2), class_colours(5) == list(CLASSES), class_colours(1000)[999]
+    (['#2d1160', '#f5a65b'], True, '#f5a65b')
+    """
+    if num_classes <= len(CLASSES):
+        steps = np.linspace(0, len(CLASSES) - 1, num_classes).round().astype(int)
+        return [CLASSES[step] for step in steps]
+    if num_classes <= len(CLASSES) + len(_OTHER_HUES):
+        return [*CLASSES, *_OTHER_HUES][:num_classes]
+    fixed = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in CLASSES])
+    at = np.linspace(0, len(CLASSES) - 1, num_classes)
+    mixed = [np.interp(at, np.arange(len(CLASSES)), channel) for channel in fixed.T]
+    return ["#" + "".join(f"{round(part):02x}" for part in colour) for colour in zip(*mixed, strict=True)]
+
+
 @contextmanager
 def canvas(
     width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False
@@ -76,13 +104,14 @@ def canvas(
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from toydiffusion.figures.notebook_figure import NotebookFigure
 
     with matplotlib.rc_context():
         # Start from the defaults, because a figure must not depend on the user's settings.
         matplotlib.rcParams.update({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"})
         matplotlib.rcParams.update(_RULES)
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = NotebookFigure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
         # Layout and text sizes must be computed while the rules apply.
@@ -93,7 +122,7 @@ def canvas(
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure to a PNG file, complete or not at all."""
     with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=150, bbox_inches="tight", pad_inches=0.06)
+        figure.savefig(part, **PNG)
 
 
 def squares(*half_widths: float) -> list[Floats]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from toydiffusion.codec import Standardizer
 from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
-from toydiffusion.model import densities, fitting, model_file
+from toydiffusion.model import densities, fitting, model_file, plotting
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.model.presets import PRESETS
 from toydiffusion.model.sampling import (
     Block,
+    joined,
     rows_from,
     sample_blocks,
     sample_trajectory,
@@ -32,6 +33,28 @@ from toydiffusion.schedules import Schedule
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import History, TrainConfig
 from toydiffusion.types import Denoiser, FloatArray, LabelArray, Labels, Levels
+from toydiffusion.views import html_table, import_pandas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+class _SampleSettings(TypedDict, total=False):
+    """The arguments of `Diffusion.sample` on which the type of its result does not depend."""
+
+    sampling: SampleConfig | None
+    steps: int | None
+    solver: str | None
+    schedule: str | None
+    sigma_start: float | None
+    guidance: float | None
+    churn: float | None
+    start: ArrayLike | Any | None
+    seed: int
+    first_row: int
+    batch_size: int
+    progress: bool | None
 
 
 class Diffusion:
@@ -243,19 +266,9 @@ class Diffusion:
         n: int | None = None,
         label: Any = None,
         *,
-        sampling: SampleConfig | None = None,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | None = None,
-        sigma_start: float | None = None,
-        guidance: float | None = None,
-        churn: float | None = None,
-        start: ArrayLike | Any | None = None,
-        seed: int = 0,
-        first_row: int = 0,
         return_labels: Literal[False] = False,
-        batch_size: int = 8192,
-        progress: bool | None = False,
+        as_frame: Literal[False] = False,
+        **settings: Unpack[_SampleSettings],
     ) -> FloatArray: ...
 
     @overload
@@ -264,20 +277,21 @@ class Diffusion:
         n: int | None = None,
         label: Any = None,
         *,
-        sampling: SampleConfig | None = None,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | None = None,
-        sigma_start: float | None = None,
-        guidance: float | None = None,
-        churn: float | None = None,
-        start: ArrayLike | Any | None = None,
-        seed: int = 0,
-        first_row: int = 0,
         return_labels: Literal[True],
-        batch_size: int = 8192,
-        progress: bool | None = False,
+        as_frame: Literal[False] = False,
+        **settings: Unpack[_SampleSettings],
     ) -> tuple[FloatArray, LabelArray]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        return_labels: Literal[False] = False,
+        as_frame: Literal[True],
+        **settings: Unpack[_SampleSettings],
+    ) -> DataFrame: ...
 
     def sample(
         self,
@@ -295,10 +309,11 @@ class Diffusion:
         seed: int = 0,
         first_row: int = 0,
         return_labels: bool = False,
+        as_frame: bool = False,
         batch_size: int = 8192,
         progress: bool | None = False,
-    ) -> FloatArray | tuple[FloatArray, LabelArray]:
-        """Return n new points, `(n, d)` float64; with `return_labels` also their labels, `(n,)`.
+    ) -> FloatArray | tuple[FloatArray, LabelArray] | DataFrame:
+        """Return n new points, `(n, d)` float64, alone, with their labels `(n,)`, or as a pandas data frame.
 
         - `n`: how many points. Not needed with `start`.
         - `label`: a label, or one for each point; None samples labels by their frequencies.
@@ -309,13 +324,21 @@ class Diffusion:
           and denoised again: the higher sigma_start, the less is left of them. In a model with labels, a
           point without a label gets a class sampled from the posterior of the noisy point.
         - `seed`, `first_row`: which rows of which endless sample.
-        - `batch_size`: how many points are in memory at once.
+        - `return_labels`: whether to return the pair of points and labels, in a model with labels.
+        - `as_frame`: whether to return a data frame instead: the table that `toydiffusion sample` writes. Its
+          columns are called as those of the model (x0, x1, ... without names). In a model with labels the
+          last one holds the labels. It needs pandas.
+        - `batch_size`: how many points are computed at once.
         - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
 
         The points are not clipped to the range of the data.
         """
         if return_labels and self.classes is None:
             raise InputError("return_labels needs a model with labels; this one was fitted without")
+        if as_frame and return_labels:
+            raise InputError("as_frame has the labels in a column of its frame; leave out return_labels")
+        if as_frame:
+            import_pandas("as_frame")
         chosen: dict[str, Any] = {
             "steps": steps,
             "solver": solver,
@@ -326,7 +349,7 @@ class Diffusion:
         }
         _check_kind("sampling", sampling, SampleConfig)
         given = {name: value for name, value in chosen.items() if value is not None}
-        blocks = list(
+        x, labels = joined(
             self.sample_blocks(
                 n,
                 label,
@@ -338,10 +361,10 @@ class Diffusion:
                 progress=progress,
             )
         )
-        x = np.concatenate([block.points for block in blocks])
-        if not return_labels:
-            return x
-        return x, np.concatenate([block.labels for block in blocks if block.labels is not None])
+        codec = self.fitted.codec
+        if as_frame:
+            return tables.Table(x, codec.names, labels, codec.label_name).to_pandas()
+        return x if not return_labels or labels is None else (x, labels)
 
     def sample_blocks(
         self,
@@ -623,6 +646,56 @@ class Diffusion:
         found: LabelArray = np.asarray(self.classes)[probabilities.argmax(1)]
         return found
 
+    # Figures ----------------------------------------------------------------------------------------
+
+    def plot(
+        self,
+        what: str = "model",
+        *,
+        data: ArrayLike | Any | None = None,
+        labels: ArrayLike | Any | None = None,
+        columns: Sequence[str] | None = None,
+        n: int = 2000,
+        seed: int = 0,
+    ) -> Figure:
+        """Return a matplotlib `Figure` of the model or of its training. Notebooks show it.
+
+        A model of one column shows its density with the error bar as a band, that of each class too, over a
+        histogram of samples. A model of two columns shows samples and a map of the log-density, down to 10
+        nats below its highest value. A model of more columns shows all pairs of columns, samples below the
+        diagonal and data above it.
+
+        Densities are those of `log_prob`. A map asks for a tolerance of 0.05 nats, and has 64 x 64 cells or
+        fewer. In a model with labels a density takes in the classes that matter at its point, by samples of
+        them: those with 99 % of the probability, at most 8, scaled up for the rest.
+
+        - `what`: "model", or "history" for the loss during training.
+        - `data` `(m, d)`: points to show beside the model, such as those it was fitted to; a model does not
+          keep them. Anything that `fit` takes.
+        - `labels` `(m,)`: the labels of `data`, in a model with labels.
+        - `columns`: the names of the columns to show, in order; None is all, up to the first 6.
+        - `n`, `seed`: how many samples to show, and of which seed: those of `sample(n, seed=seed)`.
+
+        >>> import toydiffusion as td
+        >>> x, y = td.distributions.ConcentricSquares(2).sample(200, seed=0)
+        >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(x, y, seed=0)
+        >>> figure = model.plot(data=x, labels=y)
+        >>> [ax.get_title() for ax in figure.axes[:3]]
+        ['data, 200 points', '2,000 samples', 'learned log-density']
+        """
+        fitted = self.fitted
+        if choice("plot", what, ("model", "history")) == "history":
+            if data is not None or labels is not None or columns is not None:
+                raise InputError("data, labels and columns belong to plot('model'), not to plot('history')")
+            return plotting.plot_history(fitted)
+        if labels is not None and data is None:
+            raise InputError("labels are those of the data; give data too")
+        table = None if data is None else self._table(data, what="data")
+        index = None if table is None else fitted.codec.class_index(labels, len(table.points), "labels: ")
+        chosen = None if columns is None else fitted.codec.positions(columns)
+        n, seed = whole_number("n", n, 1, hint=", the number of samples"), seed_number(seed)
+        return plotting.plot_model(fitted, table, index, chosen, n=n, seed=seed)
+
     # Certificate ------------------------------------------------------------------------------------
 
     def check_density(
@@ -681,15 +754,7 @@ class Diffusion:
         return f"Diffusion({self.dim} columns{kind}, fitted to {num_points:,} points)"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        if self._fitted is None:
-            return f"<code>{escape(repr(self))}</code>"
-        left = "style='text-align:left'"
-        cells = "".join(
-            f"<tr><th {left}>{escape(k)}</th><td {left}>{escape(v)}</td></tr>" for k, v in self.card()
-        )
-        return f"<table><caption><b>{escape(repr(self))}</b></caption>{cells}</table>"
+        return html_table(repr(self), [] if self._fitted is None else self.card())
 
     # Arguments --------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +84,13 @@ def sample_blocks(
                 move(min(first + batch_size, len(rows)), "")
 
     return blocks()
+
+
+def joined(blocks: Iterable[Block]) -> Block:
+    """Return the blocks one after another, as one."""
+    points, labels = zip(*blocks, strict=True)
+    known = [part for part in labels if part is not None]
+    return Block(np.concatenate(points), np.concatenate(known) if known else None)
 
 
 @torch.no_grad()

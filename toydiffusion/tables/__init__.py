@@ -8,7 +8,7 @@ fitting needs beyond that.
 from toydiffusion.tables.columns import ON_BAD, check_suffix
 from toydiffusion.tables.frames import from_frame
 from toydiffusion.tables.labels import label_words
-from toydiffusion.tables.names import default_columns, free_name
+from toydiffusion.tables.names import choose_columns, default_columns, label_name, names_of
 from toydiffusion.tables.reading import read
 from toydiffusion.tables.table import Table, check_for_fit
 from toydiffusion.tables.writing import Writer, check_not_same
@@ -20,9 +20,11 @@ __all__ = [
     "check_for_fit",
     "check_not_same",
     "check_suffix",
+    "choose_columns",
     "default_columns",
-    "free_name",
     "from_frame",
+    "label_name",
     "label_words",
+    "names_of",
     "read",
 ]

@@ -21,7 +21,7 @@ from toydiffusion.tables.columns import (
     plain,
 )
 from toydiffusion.tables.labels import column_labels, labels_of
-from toydiffusion.tables.names import check_names, default_columns, names_of
+from toydiffusion.tables.names import check_names, default_columns, is_utf8, names_of
 from toydiffusion.tables.table import Table, describe
 from toydiffusion.types import FloatArray, LabelArray
 
@@ -47,7 +47,7 @@ def from_frame(
       anything with Arrow's stream interface. Columns have names only if `x` gives each one as text. The
       index of a pandas frame is not a column. Numbers become the nearest float64.
     - `y`: `(n,)`, whole numbers, booleans or text. An array, list, series or categorical of labels. None:
-      there are no labels.
+      there are no labels. The name of a series becomes the name of the label column.
     - `columns`: str each, default all. The columns to read, if `x` is a data frame that has all of them.
     - `on_bad`: "raise" (default) or "skip". With "skip" a row with a missing or infinite number stays in
       its place, as one of `Table.missing`.
@@ -68,7 +68,15 @@ def from_frame(
     labels = _labels(y, Source("y"))
     if len(labels) != len(points):
         raise InputError(f"{name} has {len(points)} rows but y has {len(labels)} labels")
-    return Table(points, names, labels, source=name)
+    taken = names or default_columns(points.shape[1])
+    return Table(points, names, labels, _series_name(y, taken), source=name)
+
+
+def _series_name(y: object, columns: Sequence[str]) -> str | None:
+    """Return the name of a pandas or polars series; None without one that can name a column of its own."""
+    name = getattr(y, "name", None) if _is_series(y) else None
+    usable = isinstance(name, str) and name.strip() and is_utf8(name) and name not in columns
+    return str(name) if usable else None
 
 
 def _no_tensor(x: object, name: str) -> object:

@@ -20,19 +20,21 @@ def default_columns(dim: int) -> tuple[str, ...]:
     return tuple(f"x{j}" for j in range(whole_number("dim", dim, 0)))
 
 
-def free_name(name: str, columns: Iterable[str]) -> str:
-    """Return `name` if no column has it, otherwise the first of `name_1`, `name_2`, ... that is free.
+def label_name(label_column: str | None, columns: Iterable[str]) -> str:
+    """Return what a column of labels is called: its own name, or the first free of `label`, `label_1`, ...
 
-    - `name`: str. The name that is wanted.
-    - `columns`: str each. The names that are taken.
+    - `label_column`: str or None. Its own name.
+    - `columns`: str each. The names of the other columns.
 
-    >>> free_name("label", ["x", "y"]), free_name("label", ["label", "label_1"])
-    ('label', 'label_2')
+    >>> label_name("species", ["x"]), label_name(None, ["x"]), label_name(None, ["label", "label_1"])
+    ('species', 'label', 'label_2')
     """
-    taken, found, count = set(columns), name, 0
+    if label_column:
+        return label_column
+    taken, found, count = set(columns), "label", 0
     while found in taken:
         count += 1
-        found = f"{name}_{count}"
+        found = f"label_{count}"
     return found
 
 

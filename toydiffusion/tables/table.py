@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toydiffusion.errors import InputError, shown
 from toydiffusion.tables.labels import FALSE_TRUE, texts_of
-from toydiffusion.tables.names import check_names, choose_columns, default_columns, names_of
+from toydiffusion.tables.names import check_names, choose_columns, default_columns, label_name, names_of
 from toydiffusion.types import FloatArray, LabelArray
+from toydiffusion.views import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MOST_COLUMNS = 1_000
 """The most columns a model is fitted to."""
@@ -79,6 +84,22 @@ class Table:
         ['7', '8']
         """
         return None if self.labels is None else texts_of(self.labels, self.false_true)
+
+    def to_pandas(self) -> DataFrame:
+        """Return the table as a pandas data frame, with the labels in its last column.
+
+        Columns without names are called x0, x1, ..., and a label column without a name `label`, or `label_1`,
+        ... if that name is taken. `toydiffusion sample` uses the same names. Raises `ImportError` without
+        pandas.
+
+        >>> Table(np.array([[1.0], [2.0]]), None, np.array([7, 8])).to_pandas().to_dict("list")
+        {'x0': [1.0, 2.0], 'label': [7, 8]}
+        """
+        names = self.columns or default_columns(self.points.shape[1])
+        columns: dict[str, FloatArray | LabelArray] = dict(zip(names, self.points.T, strict=True))
+        if self.labels is not None:
+            columns[label_name(self.label_column, names)] = self.labels
+        return data_frame(columns)
 
     def select(self, columns: Sequence[str]) -> Table:
         """Return the table with some of its columns, in the order asked for.

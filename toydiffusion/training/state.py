@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +19,10 @@ from toydiffusion.files import Archive, check_target
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.types import Labels, Points
+from toydiffusion.views import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,18 @@ class History:
 
     loss: tuple[float, ...] = ()
     held_out: tuple[tuple[int, float], ...] = ()
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas data frame with a row for each step.
+
+        The index `step` counts from 1. The columns are `loss` and `held_out`, which is NaN in the steps
+        without a measurement: in all of them unless `TrainConfig.held_out` is above 0. Raises `ImportError`
+        without pandas.
+        """
+        steps = range(1, len(self.loss) + 1)
+        held_out = dict(self.held_out)
+        columns = {"loss": list(self.loss), "held_out": [held_out.get(step, math.nan) for step in steps]}
+        return data_frame(columns, index=steps, name="step")
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the history as tensors, for a file."""
