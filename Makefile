@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test check mutants benchmark clean
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt toydiffusion/__init__.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import toydiffusion
 
@@ -103,5 +106,15 @@ def test_importing_costs_torch_and_little_more() -> None:
     assert not loaded & heavy
 
 
-def test_the_changelog_knows_this_version() -> None:
-    assert f"## {toydiffusion.__version__}" in (ROOT.parent / "CHANGELOG.md").read_text()
+def test_the_version_has_one_source() -> None:
+    """It is `toydiffusion.__version__`, and the changelog is in step with it."""
+    version = Version(toydiffusion.__version__)
+    assert importlib.metadata.version("toydiffusion") == str(version)
+    text = (ROOT.parent / "CHANGELOG.md").read_text()
+    first, *words = re.findall(r"^## (\S+)", text, flags=re.MULTILINE)
+    released = [Version(word) for word in words]
+    assert first == "Unreleased"
+    assert released == sorted(set(released), reverse=True)
+    assert not any(one.is_prerelease for one in released)
+    # Between releases the version lies above the last one. A release is in the changelog.
+    assert version > released[0] if version.is_devrelease else version == released[0]
