@@ -5,6 +5,7 @@ import pty
 import resource
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -181,6 +182,20 @@ def test_same_seed_same_model(folder, run, tmp_path):
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_no_command_opens_a_connection(folder, run, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    points, model = folder / "points.csv", tmp_path / "m.safetensors"
+    assert run("fit", points, "--label-column", "side", "--steps", 2, "--out", model).code == 0
+    assert run("show", model).code == 0
+    assert run("sample", model, "-n", 5, "--steps", 2, "--out", tmp_path / "new.parquet").code == 0
+    log_prob = ["log-prob", model, tmp_path / "new.parquet", "--tolerance", 0.1]
+    assert run(*log_prob, "--out", tmp_path / "d.npy").code == 0
 
 
 # Flags -------------------------------------------------------------------------------------------
