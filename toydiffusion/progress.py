@@ -22,6 +22,9 @@ def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[i
 
     console = Console(stderr=True)
     shown = console.is_terminal or console.is_jupyter if show is None else show
+    if not shown:
+        yield lambda done, note: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +32,7 @@ def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[i
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not shown) as display:
+    with Progress(*columns, console=console) as display:
         task = display.add_task(what, total=total, note="")
 
         def move(done: int, note: str) -> None:
