@@ -1,36 +1,48 @@
-# Everything happens in .venv; `make demo` and `make test` work on a fresh machine.
+# Everything happens in VENV; `make demo` and `make test` work on a fresh machine.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
 # The networks are small: one thread a process is fastest, and pytest-xdist has the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check mutants docs benchmark peers clean
+.PHONY: demo test check mutants docs dist lowest benchmark peers clean
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS) toydiffusion/__init__.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
-demo: .venv/installed  ## the whole story on the squares, with a report in demo/
+demo: $(VENV)/installed  ## the whole story on the squares, with a report in demo/
 	$(BIN)/toydiffusion demo --out demo
 
-test: .venv/installed  ## all tests, the slow ones too
+test: $(VENV)/installed  ## all tests, the slow ones too
 	$(BIN)/pytest -n 2 --dist loadfile
 
-check: .venv/installed  ## format, lint, types, layers
+check: $(VENV)/installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_package.py
 
-mutants: .venv/installed  ## one-line errors, each of which a test must catch
+mutants: $(VENV)/installed  ## one-line errors, each of which a test must catch
 	$(BIN)/python tests/mutants.py
 
-docs: .venv/installed  ## the site in docs/_build/html; every cell runs, warnings are errors
+docs: $(VENV)/installed  ## the site in docs/_build/html; every cell runs, warnings are errors
 	rm -rf docs/_build
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
 
-benchmark: .venv/installed  ## the numbers of benchmarks/README.md
+dist: $(VENV)/installed  ## the wheel and the source archive, checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+lowest:  ## all tests with the lowest versions that pyproject.toml allows, in .lowest
+	mkdir -p .lowest
+	$(PYTHON) .ci/lowest.py > .lowest/constraints.txt
+	PYTEST_ADDOPTS="-W default::DeprecationWarning" $(MAKE) test VENV=.lowest CONSTRAINTS=.lowest/constraints.txt
+
+benchmark: $(VENV)/installed  ## the numbers of benchmarks/README.md
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/density.py
 
@@ -43,4 +55,4 @@ peers: .venv-peers/installed  ## other density estimators on the same points
 	.venv-peers/bin/python benchmarks/peers.py
 
 clean:
-	rm -rf .venv .venv-peers demo docs/_build
+	rm -rf .venv .venv-peers .lowest dist demo docs/_build

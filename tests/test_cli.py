@@ -5,6 +5,7 @@ import pty
 import resource
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -183,6 +184,20 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_no_command_opens_a_connection(folder, run, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    points, model = folder / "points.csv", tmp_path / "m.safetensors"
+    assert run("fit", points, "--label-column", "side", "--steps", 2, "--out", model).code == 0
+    assert run("show", model).code == 0
+    assert run("sample", model, "-n", 5, "--steps", 2, "--out", tmp_path / "new.parquet").code == 0
+    log_prob = ["log-prob", model, tmp_path / "new.parquet", "--tolerance", 0.1]
+    assert run(*log_prob, "--out", tmp_path / "d.npy").code == 0
+
+
 # Flags -------------------------------------------------------------------------------------------
 
 OTHER = {
@@ -272,14 +287,80 @@ def test_a_preset_holds_but_for_the_flags_given(folder, run, tmp_path):
     assert model.sampling == preset.sample
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["--help"], *([name, "--help"] for name in ("fit", "sample", "score", "show"))]
-)
-def test_help(run, words):
-    result = run(*words)
+@pytest.mark.parametrize("command", ["", "fit", "sample", "log-prob", "score", "show", "demo"])
+def test_help_fits_a_terminal_and_is_for_readers_without_python(run, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
-    assert "Usage: toydiffusion" in result.out
-    assert len(words) == 2 or "toydiffusion fit points.csv" in result.out
+    assert result.out.startswith(f"Usage: toydiffusion {command}".rstrip())
+    assert max(map(len, result.out.splitlines())) <= 80
+    for ugly in ("((", "None", "True", "False", "SCHEDULES", "SOLVERS", "`", "{", "<bool>", "..."):
+        assert ugly not in result.out.replace("[ARGS]...", "")
+
+
+def test_help_without_a_command_lists_the_commands(run):
+    result = run()
+    assert result == run("--help")
+    for command in typer.main.get_command(app).commands.values():
+        assert (command.help.partition("\n")[0] in result.out) is not command.hidden
+    assert "\n    toydiffusion fit points.csv --label-column class" in result.out
+
+
+@pytest.mark.parametrize(("command", "config"), [("fit", td.TrainConfig()), ("sample", td.SampleConfig())])
+def test_help_shows_every_setting_with_its_default(run, monkeypatch, command, config):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = " ".join(run(command, "--help").out.split())
+    for field in fields(config):
+        about = text.partition(f" {flag(field.name)}")[2].partition(" --")[0]
+        value = getattr(config, field.name)
+        if isinstance(value, bool):
+            assert f"[default: {'yes' if value else 'no'}]" in text.partition(flag("no_" + field.name))[2]
+        elif value is None:
+            assert "By default it is" in about
+        else:
+            shown = about.partition("[default: ")[2].partition("]")[0]
+            assert type(value)(shown) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("toydiffusion ", {"fit", "sample", "log-prob", "show", "demo"}),
+        ("toydiffusion fit --sch", {"--schedule"}),
+        ("toydiffusion fit points.csv --schedule k", {"karras"}),
+        ("toydiffusion fit points.csv --preset ", {"default", "original"}),
+        ("toydiffusion sample m.safetensors --solver e", {"euler", "euler-maruyama"}),
+        ("toydiffusion log-prob m.safetensors --on-bad ", {"raise", "skip"}),
+        # Nothing: the shell then completes names of files.
+        ("toydiffusion fit poi", set()),
+        ("toydiffusion fit points.csv --out ", set()),
+    ],
+)
+def test_the_shell_completes_words(run, monkeypatch, capsys, line, expected):
+    words = line.split(" ")
+    monkeypatch.setenv("_TOYDIFFUSION_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 0
+    assert set(capsys.readouterr().out.split()) == expected
+    monkeypatch.setenv("_TOYDIFFUSION_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+    with pytest.raises(SystemExit):
+        run()
+    told = capsys.readouterr().out
+    assert all(f'"{word}"' in told for word in expected)
+    assert expected or told == "_files\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_script_of_completion(run, monkeypatch, capsys, shell):
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    with pytest.raises(SystemExit) as ended:
+        run("--show-completion")
+    assert not ended.value.code
+    assert f"_TOYDIFFUSION_COMPLETE=complete_{shell}" in capsys.readouterr().out
 
 
 def test_version(run):

@@ -31,6 +31,7 @@ def folder(tmp_path_factory):
     td.Diffusion(CONFIG).fit(x, y, seed=0).save(folder / "unnamed.safetensors")
     some = frame[:30].assign(ring=words[:30], note="whatever")
     some.to_csv(folder / "points.csv", index=False)
+    some[:9].to_csv(folder / "few.csv", index=False)
     some.to_parquet(folder / "points.parquet", index=False)
     np.save(folder / "points.npy", x[:30])
     np.save(folder / "three.npy", np.zeros((4, 3)))
@@ -131,11 +132,11 @@ def test_no_rows_in_no_rows_out(folder, run):
 
 
 def test_a_tolerance_that_cannot_be_reached_is_one_line_of_warning(folder, run):
-    code, out, err = run("log-prob plain.safetensors points.csv --tolerance 1e-13 --batch-size 7 --out t.csv")
-    assert (code, out) == (0, "wrote the log-densities of 30 points to t.csv\n")
-    assert err.startswith("toydiffusion: warning: points that missed the tolerance of 1e-13: 30;")
+    code, out, err = run("log-prob plain.safetensors few.csv --tolerance 1e-13 --batch-size 7 --out t.csv")
+    assert (code, out) == (0, "wrote the log-densities of 9 points to t.csv\n")
+    assert err.startswith("toydiffusion: warning: points that missed the tolerance of 1e-13: 9;")
     assert err.count("\n") == 1
-    loose = run("log-prob plain.safetensors points.csv --out loose.csv")
+    loose = run("log-prob plain.safetensors few.csv --out loose.csv")
     assert loose[0] == 0
     tight, plain = tables.read(folder / "t.csv").points, tables.read(folder / "loose.csv").points
     assert (np.abs(tight[:, 0] - plain[:, 0]) <= tight[:, 1] + plain[:, 1]).all()
@@ -205,10 +206,10 @@ BAD_COMMANDS = [
         "log-prob words.safetensors points.csv --label inner --label-column ring --out s.csv",
         ["--label", "--label-column", "give one"],
     ),
-    ("log-prob plain.safetensors points.csv --tolerance 0 --out s.csv", ["tolerance", "> 0", "0"]),
-    ("log-prob plain.safetensors points.csv --tolerance nan --out s.csv", ["tolerance", "nan"]),
+    ("log-prob plain.safetensors points.csv --tolerance 0 --out s.csv", ["--tolerance", "> 0", "0"]),
+    ("log-prob plain.safetensors points.csv --tolerance nan --out s.csv", ["--tolerance", "nan"]),
     ("log-prob plain.safetensors points.csv --tolerance low --out s.csv", ["--tolerance", "'low'", "number"]),
-    ("log-prob plain.safetensors points.csv --batch-size 0 --out s.csv", ["batch_size", "0", ">= 1"]),
+    ("log-prob plain.safetensors points.csv --batch-size 0 --out s.csv", ["--batch-size", "0", ">= 1"]),
     ("log-prob plain.safetensors points.csv --out points.csv", ["'points.csv'", "same file"]),
     ("log-prob plain.safetensors far.csv --out s.csv", ["'far.csv'", "row 2", "1e+100 standard deviations"]),
     ("log-prob unnamed.safetensors other.csv --label-column b --out s.csv", ["'other.csv'", "row 1", "'b'"]),

@@ -199,9 +199,9 @@ REFUSED = {
     "--width 1000000000": ["width", ">= 1 and <= 100,000"],
     "--waves 10000000000": ["waves", "<= 100,000"],
     "--width 90000 --hidden-layers 50": ["weights", "at most 100,000,000"],
-    "--batch-size 10000000000": ["batch_size", "<= 1,000,000"],
+    "--batch-size 10000000000": ["--batch-size", "<= 1,000,000"],
     "--steps 99999999999": ["steps", "<= 1,000,000,000"],
-    "--hidden-layers 5000": ["hidden_layers", "<= 100"],
+    "--hidden-layers 5000": ["--hidden-layers", "<= 100"],
     "--seed 99999999999999999999999": ["seed", "below 2**63"],
     "--device meta": ["device"],
 }

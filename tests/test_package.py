@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import toydiffusion
 
@@ -78,6 +81,20 @@ def test_the_modules_inside_a_folder_are_private_to_it(path: Path) -> None:
         assert [alias.name for alias in node.names if alias.name not in promised] == []
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_module_can_reach_the_network_or_run_text_as_code(path: Path) -> None:
+    modules = {"socket", "ssl", "http", "urllib", "ftplib", "smtplib", "asyncio", "requests", "httpx"}
+    modules |= {"pickle", "marshal", "shelve", "joblib", "subprocess", "multiprocessing", "code"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & modules
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in modules
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec", "compile", "torch.load", "np.load", "os.system", "os.popen"}
+
+
 def test_every_name_promised_is_there_and_sorted() -> None:
     packages = [toydiffusion] + [
         importlib.import_module(f"toydiffusion.{info.name}")
@@ -104,5 +121,15 @@ def test_importing_costs_torch_and_little_more() -> None:
     assert not loaded & heavy
 
 
-def test_the_changelog_knows_this_version() -> None:
-    assert f"## {toydiffusion.__version__}" in (ROOT.parent / "CHANGELOG.md").read_text()
+def test_the_version_has_one_source() -> None:
+    """It is `toydiffusion.__version__`, and the changelog is in step with it."""
+    version = Version(toydiffusion.__version__)
+    assert importlib.metadata.version("toydiffusion") == str(version)
+    text = (ROOT.parent / "CHANGELOG.md").read_text()
+    first, *words = re.findall(r"^## (\S+)", text, flags=re.MULTILINE)
+    released = [Version(word) for word in words]
+    assert first == "Unreleased"
+    assert released == sorted(set(released), reverse=True)
+    assert not any(one.is_prerelease for one in released)
+    # Between releases the version lies above the last one. A release is in the changelog.
+    assert version > released[0] if version.is_devrelease else version == released[0]

@@ -20,7 +20,7 @@ from toydiffusion.metrics import border_mass, calibration, denoiser_divergence, 
 from toydiffusion.report import DemoSettings, demo, findings
 from toydiffusion.report.classes import border_sides
 from toydiffusion.report.densities import KINDS, quadruples
-from toydiffusion.report.page import SECTIONS
+from toydiffusion.report.page import SECTIONS, page
 
 TINY = DemoSettings(
     points=200, shown=100, effort=0.02, grid=4, steps=(1, 3, 6), measured=300, schedule_seeds=2,
@@ -93,6 +93,17 @@ def test_the_page_embeds_every_figure_and_needs_no_other_file(story, html):
         if name in ("src", "href"):
             assert value.startswith(("data:image/", "#"))
     assert not re.search(r"https?://|@import|url\(", (folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_text_on_the_page_is_escaped(story):
+    folder, results = story
+    hostile = "<script>alert('x')</script>\""
+    made = {**results["made"], "versions": {hostile: hostile}}
+    classes = {**results["classes"], "finding": hostile}
+    images = {path.stem: path for path in folder.iterdir() if path.suffix in (".png", ".gif")}
+    text = page({**results, "made": made, "classes": classes}, images)
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 3
 
 
 def test_the_page_has_every_section_and_links_to_it(html):

@@ -25,6 +25,9 @@ def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[i
     console = Console(stderr=True)
     notebook = console.is_jupyter and find_spec("ipywidgets") is not None
     shown = notebook or console.is_terminal if show is None else show
+    if not shown:
+        yield lambda done, note: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -32,7 +35,7 @@ def bar(what: str, total: int, show: bool | None = None) -> Iterator[Callable[[i
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not shown) as display:
+    with Progress(*columns, console=console) as display:
         task = display.add_task(what, total=total, note="")
 
         def move(done: int, note: str) -> None:

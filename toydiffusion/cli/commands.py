@@ -17,7 +17,8 @@ import numpy as np
 import typer
 
 from toydiffusion import __version__, tables
-from toydiffusion.cli.flags import flag, flags
+from toydiffusion.cli.flags import flag, flags, in_flags
+from toydiffusion.cli.help import Command, Program
 from toydiffusion.density import TOLERANCE
 from toydiffusion.errors import InputError, nearest, printable, shown, whole_number
 from toydiffusion.files import check_target, file_digest
@@ -25,20 +26,23 @@ from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig, TrainingError, check_checkpoint
 
+
+def _examples(*lines: str) -> str:
+    """Return the end of a help text. The mark at the start keeps its lines as they are."""
+    return "\n  ".join(["\b\nExample:" if len(lines) == 1 else "\b\nExamples:", *lines])
+
+
 app = typer.Typer(
     help="Diffusion models for points in a few dimensions.",
-    epilog="""Examples:
-
-    toydiffusion demo
-
-    toydiffusion fit points.csv --label-column class --out model.safetensors
-
-    toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv
-
-    toydiffusion log-prob model.safetensors points.csv --out log_probs.csv
-
-    toydiffusion show model.safetensors""",
-    add_completion=False,
+    epilog=_examples(
+        "toydiffusion demo",
+        "toydiffusion fit points.csv --label-column class --out model.safetensors",
+        "toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv",
+        "toydiffusion log-prob model.safetensors points.csv --out log_probs.csv",
+        "toydiffusion show model.safetensors",
+    ),
+    cls=Program,
+    rich_markup_mode=None,
 )
 
 # The base of all usage errors, to which typer gives no public name.
@@ -54,9 +58,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     _asked.clear()
     handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        command = typer.main.get_command(app)
+        command: Any = typer.main.get_command(app)
+        if "_TOYDIFFUSION_COMPLETE" in os.environ:  # the shell asks how a word can go on
+            command.main(words, "toydiffusion")
         with command.make_context("toydiffusion", words or ["--help"], obj=words) as context:
-            command.invoke(context)
+            try:
+                command.invoke(context)
+            except InputError as error:
+                given = command.commands[context.invoked_subcommand].params
+                names = [one.name for one in given if one.param_type_name == "option"]
+                raise InputError(in_flags(str(error), names)) from None
         if sys.stdout is not None:  # closed, as by >&-
             sys.stdout.flush()
     except typer.Exit as done:
@@ -108,7 +119,9 @@ def _fail(message: str, code: int) -> int:
 
 # Commands --------------------------------------------------------------------------------------------
 
-Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that fit saved.")]
+Model: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A model file, saved by the command fit.")
+]
 Table: TypeAlias = Annotated[
     Path, typer.Argument(metavar="POINTS", help="A table of points: .csv, .parquet or .npy.")
 ]
@@ -129,30 +142,45 @@ def _toydiffusion(
 
 
 @app.command(
-    epilog="Example: toydiffusion fit points.csv --label-column class --steps 2000 --out model.safetensors"
+    cls=Command,
+    epilog=_examples("toydiffusion fit points.csv --label-column class --out model.safetensors"),
 )
-@flags(TrainConfig, "Settings, each instead of the preset's (shown: those of default)")
+@flags(TrainConfig)
 def fit(
     context: typer.Context,
     points: Table,
     out: Annotated[Path, flag(Path, "Where the model goes: a .safetensors file.")],
     settings: dict[str, Any],
     label_column: Annotated[
-        str | None, flag(str, "The column of labels; the model then also learns each class.")
+        str | None, flag(str, "The column of labels. With labels the model also learns each class.")
     ] = None,
     columns: Annotated[
-        str | None, flag(str, "The columns of numbers, a,b,c.", show_default="all but the label column")
+        str | None,
+        flag(
+            str,
+            "The columns of numbers, separated by commas.",
+            metavar="NAMES",
+            default="all but the label column",
+        ),
     ] = None,
     seed: Annotated[int, flag(int, "Same seed, same model.")] = 0,
-    preset: Annotated[str, flag(str, f"The recipe to start from. One of: {', '.join(PRESETS)}.")] = "default",
+    preset: Annotated[
+        str,
+        flag(
+            str,
+            "The recipe. Each setting below, if given, replaces that of the recipe. The defaults shown are "
+            "those of the recipe default.",
+            choices=list(PRESETS),
+        ),
+    ] = "default",
     resume: Annotated[
         bool, flag(bool, "Go on from the checkpoint of an interrupted run.", "--resume")
     ] = False,
 ) -> None:
     """Learn the points of a table and save the model.
 
-    Ctrl-C leaves a checkpoint beside the model; the same command with --resume goes on from there, to the
-    same model as if never interrupted.
+    Ctrl-C leaves a checkpoint beside the model. The same command with --resume goes on from there. It arrives
+    at the same model as a run that was never interrupted.
     """
     if out.suffix != ".safetensors":
         raise InputError(
@@ -190,16 +218,18 @@ def _names(text: str | None) -> list[str] | None:
 
 
 @app.command(
-    epilog="Example: toydiffusion sample model.safetensors -n 1000 --label 3 --steps 10 --out new.csv"
+    cls=Command,
+    epilog=_examples("toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv"),
 )
-@flags(SampleConfig, "Settings, each instead of the model's own (shown: those of preset default)")
+@flags(SampleConfig, "Settings, instead of the model's own (defaults shown: of the recipe default)")
 def sample(
     model: Model,
     n: Annotated[int, flag(int, "How many points.", "-n")],
     out: Annotated[Path, flag(Path, "Where the points go: .csv, .parquet or .npy.")],
     settings: dict[str, Any],
     label: Annotated[
-        str | None, flag(str, "One class, for all points.", show_default="as frequent as in training")
+        str | None,
+        flag(str, "One class, for all points.", metavar="CLASS", default="as frequent as in training"),
     ] = None,
     seed: Annotated[int, flag(int, "Same seed, same points.")] = 0,
     first_row: Annotated[
@@ -207,9 +237,10 @@ def sample(
     ] = 0,
     batch_size: Annotated[int, flag(int, "Points in memory at once.")] = 8192,
 ) -> None:
-    """Sample new points from a model into a table, in constant memory.
+    """Sample new points from a model into a table.
 
-    The columns are called as in training. A model with labels adds a column of labels.
+    The columns are called as in training. A model with labels adds a column of labels. The points are written
+    in blocks, so any number of them fits in memory.
     """
     loaded = load(model)
     codec = loaded.fitted.codec
@@ -256,7 +287,9 @@ def _class_words(model: Diffusion) -> dict[str, Any]:
 
 
 @app.command(
-    "log-prob", epilog="Example: toydiffusion log-prob model.safetensors points.csv --out log_probs.csv"
+    "log-prob",
+    cls=Command,
+    epilog=_examples("toydiffusion log-prob model.safetensors points.csv --out log_probs.csv"),
 )
 def log_prob(
     model: Model,
@@ -264,22 +297,37 @@ def log_prob(
     out: Annotated[Path, flag(Path, "Where the log-densities go: .csv, .parquet or .npy.")],
     label: Annotated[
         str | None,
-        flag(str, "Log-densities under this class, for all points.", show_default="of the mixture"),
+        flag(
+            str,
+            "Log-densities under this class, for all points.",
+            metavar="CLASS",
+            default="of all classes, as frequent as in training",
+        ),
     ] = None,
     label_column: Annotated[
         str | None, flag(str, "The points' own labels: log-densities under each point's own class.")
     ] = None,
     on_bad: Annotated[
-        str, flag(str, f"Rows with missing or infinite numbers. One of: {', '.join(tables.ON_BAD)}.")
+        str,
+        flag(
+            str,
+            "Rows with missing or infinite numbers: raise stops with an error, skip leaves them empty.",
+            choices=tables.ON_BAD,
+        ),
     ] = "raise",
     tolerance: Annotated[float, flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
     batch_size: Annotated[int, flag(int, "Points computed at once.")] = 4096,
 ) -> None:
-    """Compute log-densities, error bars and class probabilities, a row for each point.
+    """Compute log-densities with error bars, and class probabilities.
 
-    Columns: log_density, in nats, of the learned law smoothed at sigma_min; log_density_total_error, its
-    numerical error plus the mismatch of the prior; and p_<class> for each class of a model with labels. A row
-    skipped with --on-bad skip is there, and empty.
+    The table has a row for each point, and these columns:
+
+    \b
+    log_density              in nats, of the learned law smoothed at sigma_min
+    log_density_total_error  its numerical error plus the mismatch of the prior
+    p_<class>                for each class of a model with labels
+
+    A row skipped with --on-bad skip stays in place, and is empty.
     """
     if label is not None and label_column is not None:
         raise InputError("--label asks for one class for all points, --label-column for their own; give one")
@@ -311,14 +359,14 @@ def log_prob(
     typer.echo(f"wrote the log-densities of {len(table.points):,} points to {out}{beside}")
 
 
-@app.command("score", hidden=True, help="The old name of log-prob.")
+@app.command("score", cls=Command, hidden=True, help="The old name of log-prob.")
 @functools.wraps(log_prob)
 def _score(**given: Any) -> None:
     _warn("the command score is now called log-prob; score will go")
     log_prob(**given)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(model: Model) -> None:
     """Show what a model was fitted to, and how."""
     _print_card(load(model))
@@ -331,12 +379,12 @@ def _print_card(model: Diffusion) -> None:
         typer.echo(f"{name:<{width}}  {printable(value)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
-    out: Annotated[Path, flag(Path, "The folder for the report.")] = Path("demo"),
+    out: Annotated[Path, flag(Path, "The folder for the report.", metavar="FOLDER")] = Path("demo"),
     seed: Annotated[int, flag(int, "Same seed, same report.")] = 0,
 ) -> None:
-    """Tell the whole story on the squares: fit, sample, compare with the exact answer, report."""
+    """Fit the squares, compare with the exact answer, and report."""
     from toydiffusion import report
 
     report.demo(out, seed=seed)

@@ -20,19 +20,18 @@ MOST_STEPS = 10**7
 class SampleConfig:
     """The settings of sampling.
 
-    - `steps`: the number of solver steps, default 30. The last step is the denoising at sigma_min. With 1
-      step the starting points are denoised.
-    - `solver`: the method, a name in `solvers.SOLVERS`, default "multistep2".
-    - `schedule`: the spacing of the noise levels, a name in `schedules.SCHEDULES`, default "exp".
-    - `sigma_start`: the noise level to start from, in standard deviations of the standardised data. None
-      (default) is sigma_max, if the steps can reach it with a reduction of sigma by at most 40 % each. With
-      fewer steps it is the highest level they can reach, but at least 1.5, because few steps are most useful
-      below that.
-    - `guidance`: the weight of classifier-free guidance in a model with labels. 1 (default) is no guidance.
-      Larger weights sharpen the classes. Slightly smaller weights fill the gaps that few training points
-      leave between the classes.
-    - `churn`: the amount of noise injected during sampling (EDM), with Runge-Kutta solvers only; 0 (default)
-      is none.
+    - `steps`: the number of solver steps. The last step is the denoising at sigma_min, the lowest noise
+      level. With 1 step the starting points are denoised.
+    - `solver`: the method, a name in `solvers.SOLVERS`.
+    - `schedule`: the spacing of the noise levels, a name in `schedules.SCHEDULES`.
+    - `sigma_start`: the noise level to start from, in standard deviations of the standardised points. By
+      default (None) it is sigma_max, the highest level in training, if the steps can reach sigma_min with a
+      reduction by at most 40 % each. With fewer steps it is the highest level from which they can, but at
+      least 1.5, because few steps are most useful below that.
+    - `guidance`: the weight of classifier-free guidance in a model with labels. 1 is no guidance. Larger
+      weights sharpen the classes. Slightly smaller weights fill the gaps that few training points leave
+      between the classes.
+    - `churn`: the amount of noise injected during sampling (EDM), with Runge-Kutta solvers only. 0 is none.
 
     Raises `InputError` for values out of range, unknown names, and churn with another solver.
     """

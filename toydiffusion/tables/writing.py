@@ -238,6 +238,9 @@ class _ArrowSink:
     def write(self, points: FloatArray, labels: LabelArray | None) -> None:
         import pyarrow as pa
 
+        # In place of a part without rows, some versions of Arrow write the rows before it once more.
+        if not len(points):
+            return
         # A copy: Arrow keeps the memory it is given, and the caller may fill it again. The labels are one.
         columns = [*np.array(points.T, order="C"), *([] if labels is None else [labels])]
         data = [
@@ -250,7 +253,8 @@ class _ArrowSink:
             table = pa.concat_tables(self._pending)
             full = self._rows - self._rows % BLOCK
             self._writer.write_table(table.slice(0, full), BLOCK)
-            self._pending, self._rows = [table.slice(full)], self._rows - full
+            self._rows -= full
+            self._pending = [table.slice(full)] if self._rows else []
 
     def close(self) -> None:
         import pyarrow as pa

@@ -19,9 +19,9 @@ class TrainConfig:
 
     The points:
 
-    - `standardize`: whether to give every column mean 0 and standard deviation 1 first. Without, z is x.
+    - `standardize`: shift and scale every column to mean 0 and standard deviation 1 before training.
 
-    The noise, in standard deviations of the standardised data:
+    The noise, in standard deviations of the standardised points:
 
     - `sigma_min`: the lowest noise level. Samples and densities are smoothed by about that much.
     - `sigma_max`: the highest noise level. Only the mean and the variance of the data survive there.
@@ -30,23 +30,23 @@ class TrainConfig:
     The network:
 
     - `preconditioning`: what the network predicts: the noise, the clean data, or EDM's mix of the two.
-    - `width`: the units in each fully connected hidden layer.
+    - `width`: the number of units in each fully connected hidden layer.
     - `hidden_layers`: the number of hidden layers.
     - `edges`: the number of learned hyperplanes seen at the scale of the noise. They make edges sharp.
     - `waves`: the number of random Fourier features of position, for structure too fine for the layers.
 
     The optimisation, by Adam:
 
-    - `steps`: the number of training steps. None is 1,000 for each class, for ten classes at most. Without
-      labels None is more for many points and fewer for few. Too many steps memorise few points; too few leave
-      edges blurred.
-    - `batch_size`: the points in a step, each with a noise and its opposite. None is 500, more for many
-      points and fewer for few.
+    - `steps`: the number of training steps. By default (None) it is 1,000 for each class, for ten classes at
+      most. Without labels it is more for many points and fewer for few. Too many steps memorise few points.
+      Too few leave edges blurred.
+    - `batch_size`: the number of points in a step, each with a noise and its opposite. By default (None) it
+      is 500, more for many points and fewer for few.
     - `learning_rate`: the highest learning rate, reached after 20 steps. It then falls linearly to 0.
-    - `averaging`: the share of the steps so far over which the final weights are averaged; 0 is none.
+    - `averaging`: the share of the steps so far over which the final weights are averaged. 0 is no averaging.
     - `label_dropout`: the share of labels hidden, so that the network also learns to do without.
     - `held_out`: the share of the points kept out of training, to measure the loss on.
-    - `device`: where training runs: auto (CUDA if there is any), cpu or cuda.
+    - `device`: where training runs: cpu, cuda (a GPU), or auto, which is cuda if there is one.
     """
 
     standardize: bool = True
