@@ -23,6 +23,7 @@ extensions = [
     "downloads",
     "links",
     "public_names",
+    "root_files",
 ]
 exclude_patterns = ["_build", "_ext"]
 
@@ -51,6 +52,7 @@ _MATHJAX = next(
 )
 mathjax_path = "tex-svg.js"
 html_theme = "furo"
+pygments_dark_style = "a11y-high-contrast-dark"
 html_title = "Toy-Diffusion"
 html_static_path = ["_static", str(_MATHJAX.locate())]
 html_css_files = ["site.css"]
