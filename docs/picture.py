@@ -4,7 +4,8 @@ from pathlib import Path
 
 import toydiffusion as td
 
-law = td.distributions.ConcentricSquares()
+law = td.distributions.TwoMoons()
 x, y = law.sample(1000, seed=0)
 model = td.Diffusion().fit(x, y, seed=0)
-print(law.contains(*model.sample(5000, return_labels=True, seed=1)).mean())
+picture = model.plot(data=x, labels=y, truth=law, n=3000)
+td.figures.save_png(picture, Path(__file__).with_name("picture.png"))

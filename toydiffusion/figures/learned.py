@@ -6,7 +6,7 @@ the colours of their classes. A legend names the classes if there are at most `M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -80,6 +80,7 @@ def density_curve(
     *,
     column: str,
     limits: Floats,
+    exact: Floats | None = None,
     parts: Floats | None = None,
     classes: Sequence[str] = (),
 ) -> Figure:
@@ -91,6 +92,7 @@ def density_curve(
     - `clouds`: the points, `(n, 1)` each.
     - `column`: the name of the column.
     - `limits` `(2,)`: the limits of the axis.
+    - `exact` `(m,)`: the exact density there. None (default): it is not known.
     - `parts` `(K, m)`: the densities of the classes, times their frequencies. They are shown if a legend can
       name them. None (default): there are none.
     - `classes`: the names of the classes.
@@ -107,6 +109,9 @@ def density_curve(
         ax.fill_between(at, density - error, density + error, color=ink, alpha=0.25, linewidth=0)
         (line,) = ax.plot(at, density, color=ink, linestyle=dashes, linewidth=1.2 if shown else 1.8)
         handles.append((line, "density, all classes" if shown else "learned density"))
+        if exact is not None:
+            (line,) = ax.plot(at, exact, color=COLOURS["truth"], linestyle=(0, (1, 1.5)), linewidth=1.2)
+            handles.append((line, "exact density"))
         ax.set(xlim=limits, ylim=(0, None), ylabel="density")
         _name_axis(ax, "x", column)
         _legend(figure, handles, "outside right upper")
@@ -114,7 +119,7 @@ def density_curve(
 
 
 def density_map(
-    log_density: Floats,
+    maps: Mapping[str, Floats],
     clouds: Sequence[Scatter],
     *,
     columns: Sequence[str],
@@ -122,32 +127,34 @@ def density_map(
     classes: Sequence[str] = (),
     floor: float = 10.0,
 ) -> Figure:
-    """Return a square panel for each cloud of points of two columns, and last a map of the log-density.
+    """Return a square panel for each cloud of points of two columns, and last maps of log-densities.
 
-    - `log_density` `(k, k)`: the values at the middles of the cells of a lattice, in nats. The rows are those
-      of the second column, ascending.
+    - `maps`: by title, log-densities at the `cells` of the limits, `(side^2,)`, in nats.
     - `clouds`: the points, `(n, 2)` each.
     - `columns`: the names of the two columns.
-    - `limits` `(2, 2)`: the limits of each column. They are those of the lattice too.
+    - `limits` `(2, 2)`: the limits of each column.
     - `classes`: the names of the classes.
     - `floor`: how far below the highest value the colours reach, in nats, default 10.
     """
-    with canvas(_PANEL * (len(clouds) + 1) + 0.9, _PANEL + 0.6, 1, len(clouds) + 1) as (figure, axes):
+    panels = len(clouds) + len(maps)
+    with canvas(_PANEL * panels + 0.9, _PANEL + 0.6, 1, panels) as (figure, axes):
         for ax, cloud in zip(axes[0], clouds, strict=False):
             _dots(ax, cloud, cloud.points[:, 0], cloud.points[:, 1], classes, _PANEL)
             ax.set_title(cloud.title)
-        ax, top = axes[0, -1], float(log_density.max())
-        image = ax.imshow(
-            np.maximum(log_density, top - floor),
-            cmap="viridis",
-            vmin=top - floor,
-            vmax=top,
-            origin="lower",
-            extent=tuple(limits.ravel()),
-            aspect="auto",
-            interpolation="bilinear",
-        )
-        ax.set_title("learned log-density")
+        top = max(float(values.max()) for values in maps.values())
+        for ax, (title, values) in zip(axes[0, len(clouds) :], maps.items(), strict=True):
+            side = round(len(values) ** 0.5)
+            image = ax.imshow(
+                np.maximum(values, top - floor).reshape(side, side),
+                cmap="viridis",
+                vmin=top - floor,
+                vmax=top,
+                origin="lower",
+                extent=tuple(limits.ravel()),
+                aspect="auto",
+                interpolation="bilinear",
+            )
+            ax.set_title(title)
         for ax in axes[0]:
             _frame(ax, limits[0], limits[1])
             _name_axis(ax, "x", columns[0])

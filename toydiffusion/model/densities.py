@@ -180,6 +180,23 @@ def _one_class_each(model: FittedModel, label: Labels | None, what: str) -> None
         )
 
 
+def standardized(model: FittedModel, truth: Distribution) -> Distribution:
+    """Return an exact law of x in the coordinates z of the model.
+
+    Raises `InputError` for a law of other columns, or of other classes than those of a model with labels.
+    """
+    if not isinstance(truth, Distribution):
+        raise InputError(f"truth must be a distribution, got a {type(truth).__name__}")
+    classes = model.codec.num_classes
+    if truth.dim != model.dim or (classes > 1 and truth.num_classes != classes):
+        kind = f"{classes} classes" if classes > 1 else "no classes"
+        raise InputError(
+            f"the model has {model.dim} columns and {kind}, "
+            f"the truth given has {truth.dim} and {truth.num_classes}"
+        )
+    return truth.standardized(model.codec.standardizer.mean, model.codec.standardizer.scale)
+
+
 def check_density(
     model: FittedModel,
     truth: Distribution | None,
@@ -194,18 +211,7 @@ def check_density(
     """Return the certificate of the density of one class, or of the mixture of all. `truth` is in x."""
     if endless and truth is None:
         raise InputError("endless fresh points need the truth they are sampled from")
-    known = truth
-    if known is not None:
-        if not isinstance(known, Distribution):
-            raise InputError(f"truth must be a distribution, got a {type(known).__name__}")
-        classes = model.codec.num_classes
-        if known.dim != model.dim or (classes > 1 and known.num_classes != classes):
-            kind = f"{classes} classes" if classes > 1 else "no classes"
-            raise InputError(
-                f"the model has {model.dim} columns and {kind}, "
-                f"the truth given has {known.dim} and {known.num_classes}"
-            )
-        known = known.standardized(model.codec.standardizer.mean, model.codec.standardizer.scale)
+    known = None if truth is None else standardized(model, truth)
     masses = model.codec.num_classes if label is None else 1
     with bar("checking", 4 + masses, progress) as move:
         done = 0

@@ -164,14 +164,27 @@ class Diffusion:
         >>> import toydiffusion as td
         >>> law = td.distributions.Square()
         >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(law.sample(200, seed=0)[0])
-        >>> truth = law.standardized(model.standardizer.mean, model.standardizer.scale)
-        >>> perfect = model.with_denoiser(truth.denoise)
+        >>> perfect = model.with_denoiser(model.standardized(law).denoise)
         >>> bool(law.contains(perfect.sample(100, seed=0)).mean() > 0.95)
         True
         """
         if not callable(denoiser):
             raise InputError(f"denoiser must be a function of (z, sigma, label), got {shown(denoiser)}")
         return Diffusion.of(self.fitted.with_denoiser(denoiser))
+
+    def standardized(self, truth: Distribution) -> Distribution:
+        """Return an exact law of x in the model's coordinates z, where denoisers are compared.
+
+        Class c of the law is the c-th of `classes`. Raises `InputError` for a law of other columns or classes.
+
+        >>> import toydiffusion as td
+        >>> law = td.distributions.Square()
+        >>> model = td.Diffusion(td.TrainConfig(steps=20)).fit(law.sample(200, seed=0)[0])
+        >>> truth = model.standardized(law)
+        >>> bool(abs(truth.covariance.diagonal() - 1).max() < 0.2)
+        True
+        """
+        return densities.standardized(self.fitted, truth)
 
     # What was learned -------------------------------------------------------------------------------
 
@@ -654,6 +667,7 @@ class Diffusion:
         *,
         data: ArrayLike | Any | None = None,
         labels: ArrayLike | Any | None = None,
+        truth: Distribution | None = None,
         columns: Sequence[str] | None = None,
         n: int = 2000,
         seed: int = 0,
@@ -673,6 +687,8 @@ class Diffusion:
         - `data` `(m, d)`: points to show beside the model, such as those it was fitted to; a model does not
           keep them. Anything that `fit` takes.
         - `labels` `(m,)`: the labels of `data`, in a model with labels.
+        - `truth`: the exact law, in x. Its density, smoothed at sigma_min as that of the model is, is shown
+          beside the learned one, in a figure of a density.
         - `columns`: the names of the columns to show, in order; None is all, up to the first 6.
         - `n`, `seed`: how many samples to show, and of which seed: those of `sample(n, seed=seed)`.
 
@@ -685,8 +701,10 @@ class Diffusion:
         """
         fitted = self.fitted
         if choice("plot", what, ("model", "history")) == "history":
-            if data is not None or labels is not None or columns is not None:
-                raise InputError("data, labels and columns belong to plot('model'), not to plot('history')")
+            if any(given is not None for given in (data, labels, truth, columns)):
+                raise InputError(
+                    "data, labels, truth and columns belong to plot('model'), not to plot('history')"
+                )
             return plotting.plot_history(fitted)
         if labels is not None and data is None:
             raise InputError("labels are those of the data; give data too")
@@ -694,7 +712,8 @@ class Diffusion:
         index = None if table is None else fitted.codec.class_index(labels, len(table.points), "labels: ")
         chosen = None if columns is None else fitted.codec.positions(columns)
         n, seed = whole_number("n", n, 1, hint=", the number of samples"), seed_number(seed)
-        return plotting.plot_model(fitted, table, index, chosen, n=n, seed=seed)
+        known = None if truth is None else self.standardized(truth)
+        return plotting.plot_model(fitted, table, index, known, chosen, n=n, seed=seed)
 
     # Certificate ------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class FittedModel:
     def with_denoiser(self, denoiser: Denoiser) -> FittedModel:
         """Return the same model with another denoiser in the network's place, in z.
 
-        With the exact one, `truth.standardized(mean, scale).denoise`, it shows what a perfect network gives.
+        With the exact one, `model.standardized(truth).denoise`, it shows what a perfect network gives.
         """
         return replace(self, denoiser=denoiser)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toydiffusion.density import TOLERANCE
+from toydiffusion.distributions import Distribution
 from toydiffusion.errors import InputError
 from toydiffusion.figures import (
     MOST_NAMES,
@@ -44,6 +45,7 @@ def plot_model(
     model: FittedModel,
     data: Table | None,
     label: Labels | None,
+    truth: Distribution | None,
     columns: Sequence[int] | None,
     *,
     n: int,
@@ -53,6 +55,7 @@ def plot_model(
 
     - `data`: points with the columns of the model, or None.
     - `label`: their class indices, or None.
+    - `truth`: the exact law in z, or None.
     - `columns`: which columns to show, in order. None: the first ones.
     - `n`, `seed`: the samples are the first n of this seed.
     """
@@ -74,14 +77,22 @@ def plot_model(
         z, guides = (codec.to_z(Table(x, None)) for x in (points[:, np.argsort(order)], sampled.points))
         return z, likely_shares(model, z, guides, own)
 
+    def exact(points: FloatArray) -> FloatArray | None:
+        if truth is None:
+            return None
+        z = codec.to_z(Table(points[:, np.argsort(order)], None))
+        return truth.log_prob(z, model.sigma_min).numpy() + codec.log_det
+
     if d > 2 or len(order) < d:
+        if truth is not None:
+            raise InputError("the truth is shown beside a density, in a figure of all columns of at most two")
         hidden = f"the first {len(order)} of {d} columns" if columns is None and len(order) < d else ""
         rest = clouds[0] if data is not None else None
         return pairs(samples, rest, columns=names, limits=limits, classes=classes, title=hidden)
     if d == 1:
         middle = np.quantile(samples.points[:, 0], np.linspace(0.001, 0.999, _CURVE))
         at = np.union1d(np.linspace(limits[0, 0], limits[0, 1], _CURVE), middle)
-        found = mixed_log_prob(model, *shares(at[:, None]), TOLERANCE)
+        found, known = mixed_log_prob(model, *shares(at[:, None]), TOLERANCE), exact(at[:, None])
         return density_curve(
             at,
             np.exp(found.value),
@@ -89,14 +100,18 @@ def plot_model(
             clouds,
             column=names[0],
             limits=limits[0],
+            exact=None if known is None else np.exp(known),
             parts=np.exp(found.joint.T) if len(classes) > 1 else None,
             classes=classes,
         )
     limits = equalised(limits)
     classes_each = (shares(cells(limits, _SIDE // 2))[1] > 0).sum(axis=1).mean()
     side = int(np.clip(_SIDE * np.sqrt(2 / classes_each), _SIDE // 2, _SIDE))
-    found = mixed_log_prob(model, *shares(cells(limits, side)), MAP_TOLERANCE)
-    return density_map(found.value.reshape(side, side), clouds, columns=names, limits=limits, classes=classes)
+    middles = cells(limits, side)
+    maps = {"learned log-density": mixed_log_prob(model, *shares(middles), MAP_TOLERANCE).value}
+    if (known := exact(middles)) is not None:
+        maps["exact log-density"] = known
+    return density_map(maps, clouds, columns=names, limits=limits, classes=classes)
 
 
 def _cloud(title: str, colour: str, table: Table, label: Labels | None, order: Sequence[int]) -> Scatter:

@@ -79,7 +79,7 @@ class Learned:
     @cached_property
     def truth(self) -> Distribution:
         """The exact law in the model's coordinates z."""
-        return self.law.standardized(self.model.standardizer.mean, self.model.standardizer.scale)
+        return self.model.standardized(self.law)
 
     @cached_property
     def exact(self) -> Diffusion:
