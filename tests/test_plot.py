@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
-from scipy import integrate
+from scipy import integrate, stats
 
 import toydiffusion as td
 from toydiffusion import figures
@@ -84,6 +84,17 @@ def test_the_curves_of_the_classes_add_up_and_have_their_names() -> None:
     np.testing.assert_allclose(shares, np.bincount(y)[order] / 900, atol=0.01)
     assert legend(figure) == ["400 samples", *sorted(NAMES), "density, all classes"]
     assert [line.get_color() for line in parts] == figures.class_colours(3)
+
+
+def test_the_truth_is_the_density_of_the_law_smoothed_as_that_of_the_model_is() -> None:
+    law = td.distributions.Gaussian([3.0], [[4.0]])
+    model = td.Diffusion(HASTY).fit(law.sample(100, seed=0)[0], seed=0)
+    figure = model.plot(truth=law)
+    exact = figure.axes[0].lines[-1]
+    assert legend(figure)[-1] == "exact density"
+    noise = model.sigma_min * float(model.standardizer.scale[0])
+    at, density = exact.get_xdata(), exact.get_ydata()
+    np.testing.assert_allclose(density, stats.norm.pdf(at, 3.0, np.sqrt(4.0 + noise**2)), rtol=1e-9)
 
 
 # Two columns ----------------------------------------------------------------------------------------------
@@ -176,6 +187,21 @@ def test_a_legend_only_if_it_fits() -> None:
     assert "40 classes" in figure.axes[0].get_title()
 
 
+def test_the_truth_has_a_map_of_its_own_in_the_same_colours() -> None:
+    law = td.distributions.Gaussian([1.0, -2.0], [[1.0, 0.5], [0.5, 2.0]])
+    model = td.Diffusion(HASTY).fit(law.sample(100, seed=0)[0], seed=0)
+    figure = model.plot(truth=law)
+    _, learned, exact = (ax for ax in figure.axes if ax.get_title())
+    assert exact.get_title() == "exact log-density"
+    assert learned.images[0].get_clim() == exact.images[0].get_clim()
+    shown = exact.images[0].get_array()
+    noise = np.diag((model.sigma_min * model.standardizer.scale.numpy()) ** 2)
+    smoothed = stats.multivariate_normal([1.0, -2.0], np.array([[1.0, 0.5], [0.5, 2.0]]) + noise)
+    at = cells(np.array([exact.get_xlim(), exact.get_ylim()]), len(shown))
+    expected = np.maximum(smoothed.logpdf(at), exact.images[0].get_clim()[0])
+    np.testing.assert_allclose(shown.ravel(), expected, rtol=1e-9)
+
+
 # More columns ---------------------------------------------------------------------------------------------
 
 
@@ -259,6 +285,8 @@ def test_the_history_is_the_loss_of_every_step() -> None:
         ({"columns": "height"}, "columns must be a list of names"),
         ({"columns": []}, "columns must be some of 'width', 'height', got none"),
         ({"columns": ["width", "width"]}, "two columns are called 'width'"),
+        ({"truth": Square()}, "the model has 2 columns and 3 classes"),
+        ({"truth": ConcentricSquares(3), "columns": ["width"]}, "truth is shown beside a density"),
         ({"n": 0}, "n must be a whole number >= 1"),
         ({"seed": -1}, "seed must be a whole number"),
     ],
