@@ -223,6 +223,7 @@ def test_the_terms_sum_to_the_total() -> None:
     assert without.total.value == pytest.approx(found.total.value)
 
 
+@pytest.mark.slow
 def test_each_error_is_found_in_its_own_term() -> None:
     law = standard(SKEWED)
     clean = budget_of(law)

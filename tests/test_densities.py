@@ -123,6 +123,7 @@ def test_every_kind_of_table_and_the_order_of_columns(labelled) -> None:
         np.testing.assert_allclose(labelled.log_prob(given).value, want, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_batches_do_not_matter(labelled) -> None:
     x, _ = points(24)
     whole = labelled.log_prob(x)
@@ -195,6 +196,7 @@ def test_far_points_are_finite_and_fall(plain, labelled) -> None:
 # Slopes --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_log_prob(labelled) -> None:
     x, y = points(4)
     for label in (None, y):

@@ -27,7 +27,9 @@ class Program(typer.core.TyperGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections."""
         _write_sections(self.get_params(ctx), formatter)
-        self.format_commands(ctx, formatter)
+        shown = [(name, one) for name, one in self.commands.items() if not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, str(one.help).partition("\n")[0]) for name, one in shown])
 
 
 def _write_sections(parameters: list[Any], formatter: Any) -> None:
