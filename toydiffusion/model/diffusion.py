@@ -175,7 +175,8 @@ class Diffusion:
     def standardized(self, truth: Distribution) -> Distribution:
         """Return an exact law of x in the model's coordinates z, where denoisers are compared.
 
-        Class c of the law is the c-th of `classes`. Raises `InputError` for a law of other columns or classes.
+        Class c of the law is the c-th of `classes`. Raises `InputError` for a law of other columns or
+        classes.
 
         >>> import toydiffusion as td
         >>> law = td.distributions.Square()
