@@ -35,6 +35,7 @@ EXACT = "tests/test_distributions.py"
 DENSITY, ELBO = "tests/test_density.py", "tests/test_elbo.py"
 CERTIFICATE, DENSITIES = "tests/test_certificate.py", "tests/test_densities.py"
 VALUE, LOST = "tests/test_fitted_model.py", "tests/test_nothing_lost.py"
+PLOT = "tests/test_plot.py"
 FILE, COMMAND = "tests/test_model_file.py", "tests/test_log_prob_command.py"
 
 MUTANTS = [
@@ -601,6 +602,42 @@ MUTANTS = [
         "if label is None and self.num_classes > 1:",
         "if False:",
         f"{VALUE} -k name_of_its_own",
+    ),
+    # Figures and frames
+    Mutant(
+        "classes that are left out count as empty",
+        "model/likely_classes.py",
+        "known - np.log(share.sum(axis=1))",
+        "known",
+        f"{PLOT} -k many_classes",
+    ),
+    Mutant(
+        "a map turned over",
+        "figures/learned.py",
+        'origin="lower",\n            extent',
+        'origin="upper",\n            extent',
+        f"{PLOT} -k beside_the_points",
+    ),
+    Mutant(
+        "columns in the order of the figure taken for those of the model",
+        "model/plotting.py",
+        "np.argsort(order)",
+        "range(d)",
+        f"{PLOT} -k another_order",
+    ),
+    Mutant(
+        "data and samples in each other's place",
+        "figures/learned.py",
+        "samples if j < i else data",
+        "data if j < i else samples",
+        f"{PLOT} -k below_the_diagonal",
+    ),
+    Mutant(
+        "text of a user as HTML",
+        "views.py",
+        "{escape(text)}</td>",
+        "{text}</td>",
+        "tests/test_notebook_views.py -k escapes",
     ),
     # Files and stopping
     Mutant(

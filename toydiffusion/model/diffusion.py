@@ -115,7 +115,8 @@ class Diffusion:
         """Learn points, with or without labels, and return the model itself.
 
         - `x` `(n, d)`: the points.
-        - `y` `(n,)`: their labels, whole numbers, booleans or text; None for none.
+        - `y` `(n,)`: their labels, whole numbers, booleans or text; None for none. The name of a series
+          becomes that of the label column.
         - `seed`: the same seed gives the same weights on one machine and version.
         - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
         - `checkpoint`: a file that is written every half minute, at the end, and when Ctrl-C interrupts the
