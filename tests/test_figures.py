@@ -141,6 +141,8 @@ def test_plots_show_the_lines_given():
     )
     assert (dashed.get_color(), dashed.get_marker(), dashed.get_linestyle()) == ("#ff0000", "", "--")
     assert [text.get_text() for text in two.get_legend().get_texts()] == ["a", "b"]
+    (cloud,) = figures.plots([Plot([Line("a", [1, 2], [3, 4], joined=False)], "x", "y")]).axes[0].lines
+    assert (cloud.get_marker(), cloud.get_linestyle()) == ("o", "None")
 
 
 def test_border_figures_of_the_truth():

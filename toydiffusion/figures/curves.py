@@ -27,6 +27,7 @@ class Line:
     - `colour`: a key of `COLOURS` or a colour of matplotlib, default "model".
     - `dots`: whether the points are marked, default True.
     - `dashed`: whether the line is dashed, default False.
+    - `joined`: whether a line joins the points, default True. Without it the dots are small.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Line:
     colour: str = "model"
     dots: bool = True
     dashed: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def plots(panels: Sequence[Plot], *, width: float = 4.8, height: float = 3.7) ->
                     line.y,
                     color=COLOURS.get(line.colour, line.colour),
                     marker="o" if line.dots else "",
-                    markersize=4,
-                    linestyle=(0, (4, 2)) if line.dashed else "-",
+                    markersize=4 if line.joined else 1.5,
+                    linestyle="" if not line.joined else (0, (4, 2)) if line.dashed else "-",
                     linewidth=1.3 if line.dashed else 1.6,
                     label=line.name,
                 )
