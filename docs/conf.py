@@ -14,7 +14,6 @@ version = release = importlib.metadata.version("toydiffusion")
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
@@ -41,7 +40,6 @@ nb_render_image_options = {"align": "center"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True}
-autosummary_generate = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 
@@ -58,6 +56,7 @@ html_static_path = ["_static", str(_MATHJAX.locate())]
 html_css_files = ["site.css"]
 html_show_search_summary = False
 html_copy_source = False
+html_domain_indices = False
 html_show_sourcelink = False
 html_show_copyright = False
 html_theme_options = {

@@ -6,6 +6,7 @@ A name has one home: `toydiffusion` if users find it there, else the first of th
 import contextlib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 
@@ -27,8 +28,16 @@ class Summary(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the table."""
         (module,) = self.arguments
-        names = importlib.import_module(module).__all__
-        lines = [".. autosummary::", "", *(f"   {module}.{name}" for name in names)]
+        found = importlib.import_module(module)
+        lines = [".. list-table::", "   :widths: 30 70", ""]
+        for name in found.__all__:
+            value = getattr(found, name)
+            text = (
+                "\n".join(_comment(module, name)) if _kind(value) == "data" else inspect.getdoc(value) or ""
+            )
+            paragraph = " ".join(text.partition("\n\n")[0].split())
+            sentence = re.split(r"(?<=\.)\s", paragraph)[0]
+            lines += [f"   * - :py:obj:`{name} <{module}.{name}>`", f"     - {next(translated([sentence]))}"]
         return _parsed(self, lines)
 
 
@@ -42,7 +51,8 @@ class Public(SphinxDirective):
         """Return the descriptions of the names."""
         module, *names = self.arguments
         found = importlib.import_module(module)
-        lines = [line for name in names or _order(found) for line in _described(module, name, found)]
+        lines = [] if names else [f".. py:module:: {module}", ""]
+        lines += [line for name in names or _order(found) for line in _described(module, name, found)]
         return _parsed(self, lines)
 
 
@@ -58,19 +68,20 @@ def _order(module: object) -> list[str]:
 
 
 def _kind(value: object) -> str:
-    return "autoclass" if inspect.isclass(value) else "autofunction" if callable(value) else "data"
+    if inspect.isclass(value):
+        return "autoclass"
+    return "module" if inspect.ismodule(value) else "autofunction" if callable(value) else "data"
 
 
 def _described(module: str, name: str, found: object) -> Iterator[str]:
     value = getattr(found, name)
     home = "toydiffusion" if getattr(toydiffusion, name, None) is value else module
-    if inspect.ismodule(value):
-        return
-    if (kind := _kind(value)) != "data":
-        yield from (f".. {kind}:: {home}.{name}", "")
-    else:
+    kind = _kind(value)
+    if kind == "data":
         yield from (f".. py:data:: {home}.{name}", "")
         yield from ("   " + line for line in translated(_comment(module, name)))
+    elif kind != "module":
+        yield from (f".. {kind}:: {home}.{name}", "")
 
 
 def _comment(module: str, name: str) -> list[str]:
