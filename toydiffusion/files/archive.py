@@ -21,6 +21,8 @@ FORMAT = 2
 _ENTRY = "toydiffusion"
 _LONGEST = 10**7
 """The most characters of metadata. Longer metadata is refused before it is parsed."""
+_DEEPEST = 8
+"""The most levels of lists and objects in metadata. How many Python can parse depends on its version."""
 _DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
@@ -120,7 +122,18 @@ def _json(text: str, name: str) -> Any:
     try:
         if len(text) > _LONGEST:
             raise ValueError("too long")
-        return json.loads(text, parse_constant=refuse)
+        tree = json.loads(text, parse_constant=refuse)
+        level = [tree]
+        for _ in range(_DEEPEST):
+            inner = [
+                one.values() if isinstance(one, dict) else one
+                for one in level
+                if isinstance(one, dict | list)
+            ]
+            level = [one for several in inner for one in several]
+        if level:
+            raise ValueError("too deep")
+        return tree
     except (ValueError, RecursionError):
         raise InputError(f"{name} was altered after it was saved: its header cannot be read") from None
 
