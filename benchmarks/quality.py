@@ -12,11 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from measure import DRAWS, MIXTURE, each, report
-from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KernelDensity
+from measure import DRAWS, each, report
 
 import toydiffusion as td
 from toydiffusion.distributions import (
@@ -24,7 +21,6 @@ from toydiffusion.distributions import (
     Distribution,
     Parallelogram,
     Square,
-    TwoMoons,
 )
 from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside, total_variation
 from toydiffusion.solvers import SampleConfig
@@ -87,25 +83,6 @@ def rotated() -> None:
         rotated.append(divergence(fitted(turned, 1000, seed)[0], turned))
     ratio = statistics.median(rotated) / statistics.median(upright)
     report("KL, square rotated by 30 degrees over upright", f"{ratio:.2f} = {each(rotated)}", "<= 1.25")
-
-
-def peers() -> None:
-    for name, law in (("3-component mixture", MIXTURE), ("two moons", TwoMoons())):
-        ours, kernel = [], []
-        for seed in DRAWS:
-            x = law.sample(1000, seed=100 + seed)[0]
-            test = law.sample(2000, seed=500 + seed)[0]
-            exact = law.log_prob(test)
-            model, _ = fitted(law, 1000, seed)
-            ours.append(float(np.mean(exact - model.log_prob(test).value)))
-            search = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1, 30)}, cv=5).fit(x)
-            kernel.append(float(np.mean(exact - search.best_estimator_.score_samples(test))))
-        measured = f"{each(ours)}"
-        report(
-            f"{name}: test log-likelihood below the truth, nats",
-            measured,
-            f"< kernel density's {each(kernel)}",
-        )
 
 
 def ten() -> None:
@@ -181,7 +158,6 @@ ROWS: dict[str, Callable[[], None]] = {
     "square": square,
     "square-many": square_many,
     "rotated": rotated,
-    "peers": peers,
     "ten": ten,
     "concentric": concentric_few,
     "concentric-many": concentric_many,

@@ -23,8 +23,6 @@ def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     printed = capsys.readouterr().out
     # What the first example prints: most points of class 3 lie inside their own class.
     assert 0.8 < float(printed.split()[0]) <= 1
-    assert "total mass" in printed
-    assert "log-likelihood below the truth" in printed
     commands = re.findall(
         r"^(toydiffusion (?:fit|show|sample|log-prob) .*)$", README.read_text(), re.MULTILINE
     )
