@@ -2,7 +2,6 @@
 
 import io
 import resource
-import time
 from pathlib import Path
 
 import numpy as np
@@ -545,14 +544,11 @@ def test_full_disk_is_an_oserror_and_leaves_nothing(tmp_path, suffix, rows):
 def test_a_million_rows(tmp_path):
     rng = np.random.default_rng(0)
     points, labels = rng.normal(size=(1_000_000, 2)), rng.integers(0, 5, 1_000_000)
-    started = time.perf_counter()
     with Writer(tmp_path / "a.csv", ["a", "b"], "c") as writer:
         writer.write(points, labels)
     table = read(tmp_path / "a.csv", label_column="c")
-    elapsed = time.perf_counter() - started
     assert (table.points == points).all()
     assert (table.labels == labels).all()
-    assert elapsed < 8  # about 1 second; row by row in Python it is more than 10
 
 
 def test_replacing(tmp_path):
