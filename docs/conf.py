@@ -33,6 +33,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 240
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
+nb_merge_streams = True
 nb_output_stderr = "warn"
 nb_render_image_options = {"align": "center"}
 
@@ -49,6 +50,7 @@ _MATHJAX = next(
     file for file in importlib.metadata.files("sphinx-mathjax-offline") or () if file.name == "tex-svg.js"
 )
 mathjax_path = "tex-svg.js"
+highlight_language = "text"
 html_theme = "furo"
 pygments_dark_style = "a11y-high-contrast-dark"
 html_title = "Toy-Diffusion"

@@ -1,4 +1,4 @@
-"""Figures. Each function takes arrays, denoisers or schedules and returns a matplotlib `Figure`.
+"""Figures of points, densities, denoisers and schedules. Each function returns a matplotlib `Figure`.
 
 Every figure of a network can also show an exact distribution, because both are denoisers. Neither pyplot nor
 matplotlib's global settings are used.
