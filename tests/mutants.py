@@ -20,7 +20,10 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Mutant:
-    """One error: `old` becomes `new` in `file`; `tests` are pytest's arguments."""
+    """One error: `old` becomes `new` in `file`; `tests` are pytest's arguments.
+
+    They choose among the quick tests, unless they say `-m slow`.
+    """
 
     name: str
     file: str
@@ -523,7 +526,7 @@ MUTANTS = [
         "model/densities.py",
         "levels[part]",
         "levels[: len(points[part])]",
-        f"{DENSITIES} -k batches_do_not_matter",
+        f"{DENSITIES} -m slow -k batches_do_not_matter",
     ),
     Mutant(
         "only the last batch's misses counted",
@@ -580,7 +583,7 @@ MUTANTS = [
         "density/density_model.py",
         "(values + torch.from_numpy(model.frequencies).log()).softmax(1)",
         "values.softmax(1)",
-        f"{DENSITIES} -k gradient_is_that",
+        f"{DENSITIES} -m slow -k gradient_is_that",
     ),
     Mutant(
         "the mixture's score without the posterior",
@@ -614,8 +617,8 @@ MUTANTS = [
     Mutant(
         "a map turned over",
         "figures/learned.py",
-        'origin="lower",\n            extent',
-        'origin="upper",\n            extent',
+        'origin="lower",\n                extent',
+        'origin="upper",\n                extent',
         f"{PLOT} -k beside_the_points",
     ),
     Mutant(
