@@ -81,6 +81,7 @@ def leaves(value):
 # The page -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_embeds_every_figure_and_needs_no_other_file(story, html):
     folder, _ = story
     files = {path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".gif")}
@@ -95,6 +96,7 @@ def test_the_page_embeds_every_figure_and_needs_no_other_file(story, html):
     assert not re.search(r"https?://|@import|url\(", (folder / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_text_on_the_page_is_escaped(story):
     folder, results = story
     hostile = "<script>alert('x')</script>\""
@@ -106,6 +108,7 @@ def test_text_on_the_page_is_escaped(story):
     assert text.count("&lt;script&gt;") == 3
 
 
+@pytest.mark.slow
 def test_the_page_has_every_section_and_links_to_it(html):
     ids = {value for _, name, value in html.attributes if name == "id"}
     links = [value for tag, name, value in html.attributes if (tag, name) == ("a", "href")]
@@ -113,6 +116,7 @@ def test_the_page_has_every_section_and_links_to_it(html):
     assert ids >= set(SECTIONS)
 
 
+@pytest.mark.slow
 def test_every_number_on_the_page_is_in_the_results(story, html):
     results = story[1]
     numbers = {float(x) for x in leaves(results) if isinstance(x, int | float)}
@@ -127,6 +131,7 @@ def test_every_number_on_the_page_is_in_the_results(story, html):
     assert loose <= set(re.findall(r"\d+\.\d+", known))
 
 
+@pytest.mark.slow
 def test_the_page_has_the_findings_as_computed(story, html):
     results, text = story[1], " ".join("".join(html.words).split())
     schedules = results["schedules"]
@@ -145,6 +150,7 @@ def test_the_page_has_the_findings_as_computed(story, html):
 # The numbers ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_numbers_agree_with_the_saved_models(story):
     folder, results = story
     law, model = Square(), td.load(folder / "models" / "square-default.safetensors")
@@ -170,6 +176,7 @@ def test_numbers_agree_with_the_saved_models(story):
             assert distance == pytest.approx(total_variation(x, law), abs=0.011)
 
 
+@pytest.mark.slow
 def test_schedules_were_trained_and_sampled_as_named(story):
     folder, results = story
     measured = results["schedules"]["measured"]
@@ -184,6 +191,7 @@ def test_schedules_were_trained_and_sampled_as_named(story):
     assert measured["tv"]["sqrt"] != measured["tv_training"]["sqrt"]
 
 
+@pytest.mark.slow
 def test_densities_agree_with_the_saved_models(story):
     folder, results = story
     found = results["densities"]
@@ -237,6 +245,7 @@ def test_quadruples_have_the_labels_and_distances_they_should():
     assert (np.abs(right - wrong) == 1).any()
 
 
+@pytest.mark.slow
 def test_classes_agree_with_the_saved_model(story):
     folder, results = story
     model, law = td.load(folder / "models" / "concentric-squares.safetensors"), ConcentricSquares()
@@ -260,6 +269,7 @@ def test_border_sides_add_up_to_the_border_mass():
     assert sides[[0, 1, 1], [0, 0, 2]] == pytest.approx([1, 1, 1], abs=0.2)
 
 
+@pytest.mark.slow
 def test_the_forward_process_has_the_right_standard_deviations(story):
     for name, one in story[1]["forward"]["schedules"].items():
         assert one["sigma"][-1] == 1
@@ -322,6 +332,7 @@ def test_other_conclusions_agree_with_the_numbers():
 # Files and bad input ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_are_whole_and_nothing_else_is_left(story):
     folder, _ = story
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") or ".part" in path.name]
