@@ -608,11 +608,11 @@ MUTANTS = [
     ),
     # Figures and frames
     Mutant(
-        "classes that are left out count as empty",
-        "model/likely_classes.py",
-        "known - np.log(share.sum(axis=1))",
-        "known",
-        f"{PLOT} -k many_classes",
+        "the truth without its smoothing",
+        "model/plotting.py",
+        "truth.log_prob(codec.to_z(table_of(points)), model.sigma_min)",
+        "truth.log_prob(codec.to_z(table_of(points)), 0.0)",
+        f"{PLOT} -k the_truth",
     ),
     Mutant(
         "a map turned over",

@@ -78,7 +78,7 @@ def test_the_curves_of_the_classes_add_up_and_have_their_names() -> None:
     *parts, whole = figure.axes[0].lines
     at = whole.get_xdata()
     total = np.sum([line.get_ydata() for line in parts], axis=0)
-    np.testing.assert_allclose(total, whole.get_ydata(), atol=0.011 * total.max())
+    np.testing.assert_allclose(total, whole.get_ydata(), rtol=1e-9)
     shares = [integrate.trapezoid(line.get_ydata(), at) for line in parts]
     order = [NAMES.tolist().index(name) for name in model.classes]
     np.testing.assert_allclose(shares, np.bincount(y)[order] / 900, atol=0.01)
@@ -129,8 +129,8 @@ def test_a_map_stands_beside_the_points_and_their_classes(squares) -> None:
     found = squares.log_prob(cells(limits, side)[rows]).value
     low, high = image.get_clim()
     assert high - low == pytest.approx(10)
-    off = np.abs(values.ravel()[rows] - np.maximum(found, low))
-    assert np.quantile(off, 0.98) < 0.1
+    np.testing.assert_allclose(values.ravel()[rows], np.maximum(found, low), atol=0.05)
+    assert side == 64
     assert (found > low).sum() > 50
 
 
@@ -156,35 +156,14 @@ def test_columns_in_another_order_turn_the_map(squares) -> None:
     np.testing.assert_allclose(turned, straight.T, atol=1e-6)
 
 
-def test_the_density_of_many_classes_is_that_of_log_prob_at_a_fraction_of_the_cost() -> None:
-    from toydiffusion.model.likely_classes import likely_shares, mixed_log_prob
-
-    turn = 2 * np.pi * np.arange(15) / 15
-    law = GaussianMixture(
-        2 * np.stack([np.cos(turn), np.sin(turn)], 1), np.tile(0.04 * np.eye(2), (15, 1, 1))
-    )
-    x, y = law.sample(1500, seed=0)
-    model = td.Diffusion(HASTY).fit(x, y)
-    truth = law.standardized(model.standardizer.mean, model.standardizer.scale)
-    fitted = model.with_denoiser(truth.denoise).fitted
-    points, label = fitted.prior.distribution.rows(0, 3000, seed=1)
-    at = law.rows(0, 150, seed=2, sigma=0.2)[0]
-    z = model.standardizer.z(at)
-    share = likely_shares(fitted, z, points, label)
-    assert (share > 0).sum(1).mean() < 5
-    found = mixed_log_prob(fitted, z, share, 0.01)
-    exact = model.with_denoiser(truth.denoise).log_prob(at.numpy()).value
-    assert np.quantile(np.abs(found.value - exact), 0.99) < 0.03
-    few = np.where(share == share.max(1, keepdims=True), share, 0)
-    assert np.abs(mixed_log_prob(fitted, z, few, 0.01).value - exact).mean() < 0.2
-
-
 def test_a_legend_only_if_it_fits() -> None:
     rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(40), 3)
-    figure = td.Diffusion(HASTY).fit(rng.normal(size=(120, 2)) + y[:, None], y).plot(n=50)
+    y = np.repeat(np.arange(13), 3)
+    figure = td.Diffusion(HASTY).fit(rng.normal(size=(39, 2)) + y[:, None], y).plot(n=50)
     assert figure.legends == []
-    assert "40 classes" in figure.axes[0].get_title()
+    assert "13 classes" in figure.axes[0].get_title()
+    # Each class takes a log-density in each cell, so there are fewer cells.
+    assert figure.axes[1].images[0].get_array().shape == (30, 30)
 
 
 def test_the_truth_has_a_map_of_its_own_in_the_same_colours() -> None:

@@ -72,7 +72,7 @@ def cells(limits: Floats, side: int) -> Floats:
     return np.stack(np.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
 
 
-def density_curve(
+def learned_curve(
     at: Floats,
     density: Floats,
     error: Floats,
@@ -118,7 +118,7 @@ def density_curve(
     return figure
 
 
-def density_map(
+def learned_map(
     maps: Mapping[str, Floats],
     clouds: Sequence[Scatter],
     *,
@@ -167,7 +167,7 @@ def density_map(
     return figure
 
 
-def pairs(
+def learned_pairs(
     samples: Scatter,
     data: Scatter | None = None,
     *,

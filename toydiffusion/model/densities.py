@@ -7,7 +7,7 @@ here computes in float64, the network included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +113,13 @@ def log_prob_blocks(
                 move(min(first + batch_size, n), "")
 
     return blocks()
+
+
+def joined(blocks: Iterable[Densities]) -> Densities:
+    """Return the blocks one after another, as one."""
+    log_probs, probabilities = zip(*blocks, strict=True)
+    known = [part for part in probabilities if part is not None]
+    return Densities(LogDensity.joined(log_probs), np.concatenate(known) if known else None)
 
 
 def grad_log_prob(

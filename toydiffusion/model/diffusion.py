@@ -513,7 +513,7 @@ class Diffusion:
             batch_size=batch_size,
             progress=progress,
         )
-        found = LogDensity.joined([block.log_prob for block in blocks])
+        found = densities.joined(blocks).log_prob
         found.warn(tolerance)
         return found
 
@@ -645,15 +645,10 @@ class Diffusion:
         """
         if self.classes is None:
             raise InputError("this model was fitted without labels, so it knows no classes")
-        blocks = list(
-            densities.log_prob_blocks(
-                self.fitted, self._table(x, on_bad), DensityConfig(tolerance), classes=True
-            )
-        )
-        LogDensity.joined([block.log_prob for block in blocks]).warn(tolerance)
-        return np.concatenate(
-            [block.class_probabilities for block in blocks if block.class_probabilities is not None]
-        )
+        plan, table = DensityConfig(tolerance), self._table(x, on_bad)
+        found = densities.joined(densities.log_prob_blocks(self.fitted, table, plan, classes=True))
+        found.log_prob.warn(tolerance)
+        return np.asarray(found.class_probabilities)
 
     def predict(self, x: ArrayLike | Any) -> LabelArray:
         """Return the most probable class of each point, `(n,)`: one of `classes`."""
@@ -673,6 +668,7 @@ class Diffusion:
         columns: Sequence[str] | None = None,
         n: int = 2000,
         seed: int = 0,
+        progress: bool | None = False,
     ) -> Figure:
         """Return a matplotlib `Figure` of the model or of its training. Notebooks show it.
 
@@ -681,9 +677,9 @@ class Diffusion:
         nats below its highest value. A model of more columns shows all pairs of columns, samples below the
         diagonal and data above it.
 
-        Densities are those of `log_prob`. A map asks for a tolerance of 0.05 nats, and has 64 x 64 cells or
-        fewer. In a model with labels a density takes in the classes that matter at its point, by samples of
-        them: those with 99 % of the probability, at most 8, scaled up for the rest.
+        Densities are those of `log_prob`. A map asks for a tolerance of 0.05 nats. It has 64 x 64 cells for
+        at most three classes. With more it has fewer, at least 24 x 24, because each class takes a
+        log-density in each cell.
 
         - `what`: "model", or "history" for the loss during training.
         - `data` `(m, d)`: points to show beside the model, such as those it was fitted to; a model does not
@@ -693,6 +689,7 @@ class Diffusion:
           beside the learned one, in a figure of a density.
         - `columns`: the names of the columns to show, in order; None is all, up to the first 6.
         - `n`, `seed`: how many samples to show, and of which seed: those of `sample(n, seed=seed)`.
+        - `progress`: as in `sample`, for the densities.
 
         >>> import toydiffusion as td
         >>> x, y = td.distributions.ConcentricSquares(2).sample(200, seed=0)
@@ -715,7 +712,7 @@ class Diffusion:
         chosen = None if columns is None else fitted.codec.positions(columns)
         n, seed = whole_number("n", n, 1, hint=", the number of samples"), seed_number(seed)
         known = None if truth is None else self.standardized(truth)
-        return plotting.plot_model(fitted, table, index, known, chosen, n=n, seed=seed)
+        return plotting.plot_model(fitted, table, index, known, chosen, n=n, seed=seed, progress=progress)
 
     # Certificate ------------------------------------------------------------------------------------
 

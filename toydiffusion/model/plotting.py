@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toydiffusion.density import TOLERANCE
+from toydiffusion.density import TOLERANCE, DensityConfig
 from toydiffusion.distributions import Distribution
 from toydiffusion.errors import InputError
 from toydiffusion.figures import (
@@ -15,18 +15,19 @@ from toydiffusion.figures import (
     LossCurve,
     Scatter,
     cells,
-    density_curve,
-    density_map,
     equalised,
+    learned_curve,
+    learned_map,
+    learned_pairs,
     loss_curves,
-    pairs,
     window,
 )
+from toydiffusion.model import densities
+from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
-from toydiffusion.model.likely_classes import likely_shares, mixed_log_prob
 from toydiffusion.model.sampling import joined, sample_blocks
 from toydiffusion.tables import Table
-from toydiffusion.types import FloatArray, Labels, Points
+from toydiffusion.types import FloatArray, Labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +37,11 @@ MAP_TOLERANCE = 0.05
 MOST_COLUMNS = 6
 """The most columns in a figure unless they are chosen."""
 _SIDE = 64
-"""The cells along a side of a map; down to half as many where classes overlap, which cost more."""
+"""The cells along a side of a map."""
+_FEWEST = 24
+"""The same with many classes."""
+_DENSITIES = 3 * _SIDE**2
+"""The log-densities under single classes that a map may take, unless it has the fewest cells."""
 _CURVE = 250
 """The evenly spaced points of a density curve. As many more follow the samples."""
 
@@ -50,6 +55,7 @@ def plot_model(
     *,
     n: int,
     seed: int,
+    progress: bool | None = False,
 ) -> Figure:
     """Return a figure of samples, data and density. `Diffusion.plot` says what it shows.
 
@@ -58,6 +64,7 @@ def plot_model(
     - `truth`: the exact law in z, or None.
     - `columns`: which columns to show, in order. None: the first ones.
     - `n`, `seed`: the samples are the first n of this seed.
+    - `progress`: whether to show a progress bar for the densities.
     """
     codec, d = model.codec, model.dim
     order = list(range(d))[:MOST_COLUMNS] if columns is None else list(columns)
@@ -73,45 +80,49 @@ def plot_model(
         clouds.insert(0, _cloud(f"data, {len(data.points):,} points", "data", data, label, order))
     limits = window([cloud.points for cloud in clouds])
 
-    def shares(points: FloatArray) -> tuple[Points, FloatArray]:
-        z, guides = (codec.to_z(Table(x, None)) for x in (points[:, np.argsort(order)], sampled.points))
-        return z, likely_shares(model, z, guides, own)
+    def table_of(points: FloatArray) -> Table:
+        return Table(points[:, np.argsort(order)], None)
+
+    def learned(points: FloatArray, tolerance: float) -> Densities:
+        plan = DensityConfig(tolerance)
+        return densities.joined(
+            densities.log_prob_blocks(model, table_of(points), plan, classes=True, progress=progress)
+        )
 
     def exact(points: FloatArray) -> FloatArray | None:
         if truth is None:
             return None
-        z = codec.to_z(Table(points[:, np.argsort(order)], None))
-        return truth.log_prob(z, model.sigma_min).numpy() + codec.log_det
+        return truth.log_prob(codec.to_z(table_of(points)), model.sigma_min).numpy() + codec.log_det
 
     if d > 2 or len(order) < d:
         if truth is not None:
             raise InputError("the truth is shown beside a density, in a figure of all columns of at most two")
         hidden = f"the first {len(order)} of {d} columns" if columns is None and len(order) < d else ""
         rest = clouds[0] if data is not None else None
-        return pairs(samples, rest, columns=names, limits=limits, classes=classes, title=hidden)
+        return learned_pairs(samples, rest, columns=names, limits=limits, classes=classes, title=hidden)
     if d == 1:
         middle = np.quantile(samples.points[:, 0], np.linspace(0.001, 0.999, _CURVE))
         at = np.union1d(np.linspace(limits[0, 0], limits[0, 1], _CURVE), middle)
-        found, known = mixed_log_prob(model, *shares(at[:, None]), TOLERANCE), exact(at[:, None])
-        return density_curve(
+        (found, shares), known = learned(at[:, None], TOLERANCE), exact(at[:, None])
+        density = np.exp(found.value)
+        return learned_curve(
             at,
-            np.exp(found.value),
-            np.exp(found.value) * found.error,
+            density,
+            density * found.total_error,
             clouds,
             column=names[0],
             limits=limits[0],
             exact=None if known is None else np.exp(known),
-            parts=np.exp(found.joint.T) if len(classes) > 1 else None,
+            parts=None if shares is None else (density[:, None] * shares).T,
             classes=classes,
         )
     limits = equalised(limits)
-    classes_each = (shares(cells(limits, _SIDE // 2))[1] > 0).sum(axis=1).mean()
-    side = int(np.clip(_SIDE * np.sqrt(2 / classes_each), _SIDE // 2, _SIDE))
+    side = int(np.clip(np.sqrt(_DENSITIES / codec.num_classes), _FEWEST, _SIDE))
     middles = cells(limits, side)
-    maps = {"learned log-density": mixed_log_prob(model, *shares(middles), MAP_TOLERANCE).value}
+    maps = {"learned log-density": learned(middles, MAP_TOLERANCE).log_prob.value}
     if (known := exact(middles)) is not None:
         maps["exact log-density"] = known
-    return density_map(maps, clouds, columns=names, limits=limits, classes=classes)
+    return learned_map(maps, clouds, columns=names, limits=limits, classes=classes)
 
 
 def _cloud(title: str, colour: str, table: Table, label: Labels | None, order: Sequence[int]) -> Scatter:
