@@ -1,11 +1,13 @@
 """Docstrings are in Markdown, autodoc reads reStructuredText: translate the little that differs.
 
 Indented lines after a blank line are formulas, shown as they are. `Code` in backticks is code; where it is a
-name of the package, it links to the name. All other text loses its special characters.
+name of the package, and not that of a parameter, it links to the name. All other text loses its special
+characters.
 """
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -15,7 +17,7 @@ _CODE = re.compile(r"(`[^`]+`)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
-def translated(lines: list[str]) -> Iterator[str]:
+def translated(lines: list[str], parameters: Collection[str] = ()) -> Iterator[str]:
     """Yield the lines of a docstring in reStructuredText."""
     text = 0  # the indent of the paragraph or bullet that a line belongs to
     kind = "blank"
@@ -34,24 +36,30 @@ def translated(lines: list[str]) -> Iterator[str]:
                 bullet = _BULLET.match(line)
                 text = len(bullet.group()) if bullet else min(text, indent) if kind != "text" else text
                 kind = "text"
-        yield _inline(line) if kind == "text" else line
+        yield _inline(line, parameters) if kind == "text" else line
 
 
-def _inline(line: str) -> str:
+def _inline(line: str, parameters: Collection[str]) -> str:
     bullet = _BULLET.match(line)
     start = bullet.group() if bullet else ""
     parts = _CODE.split(line.removeprefix(start))
     return start + "".join(
-        _code(part[1:-1]) if i % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for i, part in enumerate(parts)
+        _code(part[1:-1], parameters) if i % 2 else re.sub(r"([*|_\\])", r"\\\1", part)
+        for i, part in enumerate(parts)
     )
 
 
-def _code(text: str) -> str:
-    return f":py:obj:`{text}`" if _NAME.fullmatch(text) else f"``{text}``"
+def _code(text: str, parameters: Collection[str]) -> str:
+    linked = _NAME.fullmatch(text) and text not in parameters
+    return f":py:obj:`{text}`" if linked else f"``{text}``"
 
 
 def _translate(app: Sphinx, what: str, name: str, value: object, options: Any, lines: list[str]) -> None:
-    lines[:] = translated(lines)
+    try:
+        parameters = inspect.signature(value).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # not everything has a signature
+        parameters = {}
+    lines[:] = translated(lines, parameters)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
