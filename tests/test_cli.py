@@ -293,6 +293,8 @@ def test_help_fits_a_terminal_and_is_for_readers_without_python(run, monkeypatch
     result = run(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith(f"Usage: toydiffusion {command}".rstrip())
+    needed = {"fit": 2, "sample": 3, "log-prob": 3, "score": 3, "show": 1}
+    assert result.out.count("[required]") == needed.get(command, 0)
     assert max(map(len, result.out.splitlines())) <= 80
     for ugly in ("((", "None", "True", "False", "SCHEDULES", "SOLVERS", "`", "{", "<bool>", "..."):
         assert ugly not in result.out.replace("[ARGS]...", "")

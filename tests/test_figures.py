@@ -212,6 +212,10 @@ def test_noised_law_shows_density_arrows_and_means():
     # Over a panel that holds all of it, the density has mass 1.
     image = density.images[0].get_array()
     assert float(image.sum()) * (8 / (len(image) - 1)) ** 2 == pytest.approx(1, abs=1e-3)
+    # The noise adds to the variance of the law.
+    along = np.linspace(-4, 4, len(image))
+    variance = (image.sum(0) / image.sum()) @ along**2
+    assert variance == pytest.approx(1 / 3 + sigma**2, abs=2e-3)
     field = arrows.collections[0]
     z, shown = np.asarray(field.get_offsets()), np.stack([field.U, field.V], 1)
     points = torch.tensor(z, requires_grad=True)
@@ -222,7 +226,9 @@ def test_noised_law_shows_density_arrows_and_means():
     assert np.allclose(shown[short], wanted[short])
     bent = np.concatenate([line.get_xydata() for line in means.lines if len(line.get_xydata()) > 5])
     assert len(bent) > 1000
-    assert np.abs(bent).max() < 1
+    # The first line is the bottom of the grid.
+    bottom = np.stack([np.linspace(-4, 4, 161), np.full(161, -4.0)], 1)
+    np.testing.assert_allclose(bent[:161], LAW.denoise(bottom, sigma))
 
 
 def test_trajectories_and_animation(tmp_path):

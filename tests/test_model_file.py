@@ -248,13 +248,13 @@ def test_names_with_escape_codes_are_shown_escaped(saved, capsys) -> None:
     [
         "[" * 100_000 + "]" * 100_000,
         '{"a":' * 5000 + "1" + "}" * 5000,
-        "[" * 9 + "]" * 9,
+        '{"a":' * 9 + "1" + "}" * 9,
         "NaN",
         '{"config": Infinity}',
         "7",
         "",
     ],
-    ids=["deep list", "deep object", "nine lists", "NaN", "Infinity", "number", "nothing"],
+    ids=["deep list", "deep object", "nine objects", "NaN", "Infinity", "number", "nothing"],
 )
 def test_metadata_that_is_no_object(saved, text) -> None:
     archives, path = saved

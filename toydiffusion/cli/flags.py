@@ -71,15 +71,12 @@ def flag(
     if choices:
         text += f" One of: {', '.join(choices)}."
 
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in choices if word.startswith(incomplete)]
-
     return typer.Option(
         *names,
         help=text,
         rich_help_panel=panel,
         show_default=True if default is None else default,
-        autocompletion=complete if choices else None,
+        autocompletion=(lambda: list(choices)) if choices else None,
         **extra,
     )
 
