@@ -46,9 +46,12 @@ benchmark: $(VENV)/installed  ## the numbers of benchmarks/README.md
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/density.py
 
-.venv-peers/installed: pyproject.toml constraints.txt
+.venv-peers/installed: pyproject.toml constraints.txt benchmarks/constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet -c constraints.txt -e . zuko
+	.venv-peers/bin/pip install --quiet -c constraints.txt -c benchmarks/constraints.txt \
+		-e . accelerate einops torchdiffeq tqdm zuko
+	# Without what they declare: both ask for torchvision, which their samplers never use.
+	.venv-peers/bin/pip install --quiet --no-deps -c benchmarks/constraints.txt azula smalldiffusion
 	touch $@
 
 peers: .venv-peers/installed  ## other density estimators on the same points

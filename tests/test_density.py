@@ -13,7 +13,6 @@ from scipy.integrate import solve_ivp
 import toydiffusion as td
 from toydiffusion.density import LogDensity, ProbabilityFlow, log_density, prior_mismatch, value_and_gradient
 from toydiffusion.density.probability_flow import _quadrature
-from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import (
     BUILT_IN,
@@ -22,6 +21,7 @@ from toydiffusion.distributions import (
     Gaussian,
     GaussianMixture,
     Prior,
+    Reference,
     Square,
 )
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toydiffusion.density.array_with_errors import ArrayWithErrors, summary_rows
-from toydiffusion.density.reference import Reference
-from toydiffusion.distributions import Prior
+from toydiffusion.distributions import Prior, Reference
 from toydiffusion.errors import whole_number
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Denoiser, Labels, Points

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toydiffusion.density.reference import Reference
 from toydiffusion.density.trace import denoise_with_trace
-from toydiffusion.distributions import Distribution
+from toydiffusion.distributions import Distribution, Reference
 from toydiffusion.errors import finite_number, whole_number
 from toydiffusion.solvers import DORMAND_PRINCE
 from toydiffusion.types import Denoiser, Labels, Levels, Points

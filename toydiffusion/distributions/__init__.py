@@ -20,6 +20,7 @@ from toydiffusion.distributions.gaussians import Gaussian, GaussianMixture
 from toydiffusion.distributions.kernel_mixture import Empirical
 from toydiffusion.distributions.parallelogram import Parallelogram
 from toydiffusion.distributions.prior import Prior, moments
+from toydiffusion.distributions.reference import Reference
 
 BUILT_IN: dict[str, Callable[[], Distribution]] = {
     "square": Square,
@@ -51,6 +52,7 @@ __all__ = [
     "GaussianMixture",
     "Parallelogram",
     "Prior",
+    "Reference",
     "Spiral",
     "Square",
     "TwoMoons",

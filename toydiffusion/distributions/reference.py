@@ -1,4 +1,4 @@
-"""The Gaussian that the flow and the bound are measured from: for Gaussian data both are then exact."""
+"""The Gaussian that solvers, flow and bound are measured from: for Gaussian data all are then exact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toydiffusion.distributions import Distribution
+from toydiffusion.distributions.base import Distribution
 from toydiffusion.types import Labels, Levels, Points
 
 
