@@ -1,4 +1,4 @@
-"""What the benchmarks share: the draws, the mixture, timings in turn, and how a measured number is printed."""
+"""What the benchmarks share: draws, the mixture, timings in turn, and how a measured number is printed."""
 
 from __future__ import annotations
 
