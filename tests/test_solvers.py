@@ -19,6 +19,7 @@ from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import SCHEDULES, schedule
 from toydiffusion.solvers import (
     SOLVERS,
+    AdamsBashforth,
     ExponentialMultistep,
     ReverseSDE,
     RungeKutta,
@@ -104,7 +105,7 @@ DETERMINISTIC = [n for n, s in SOLVERS.items() if not isinstance(s, ReverseSDE)]
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_error_on_an_exact_denoiser_falls_at_the_declared_order(name: str, clock: str | None) -> None:
     method = solver(name)
-    if clock is not None and isinstance(method, ExponentialMultistep):
+    if clock is not None and isinstance(method, ExponentialMultistep | AdamsBashforth):
         clock, spacing = None, clock
     else:
         spacing = clock or "exp"
@@ -220,14 +221,16 @@ def test_every_solver_on_every_schedule_samples_the_exact_square(name: str, spac
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
-@pytest.mark.parametrize(("name", "per_step"), [("euler", 1), ("heun", 2), ("rk4", 4), ("multistep2", 1)])
+@pytest.mark.parametrize(
+    ("name", "per_step"), [("euler", 1), ("heun", 2), ("rk4", 4), ("multistep2", 1), ("adams-bashforth", 1)]
+)
 def test_steps_count_intervals_and_the_last_is_the_denoising(name: str, per_step: int, steps: int) -> None:
     counting = Counting(GAUSSIAN.denoise)
     levels = SampleConfig(steps=steps, solver=name).levels(0.01, 5.0)
     z, _ = sample(counting, GAUSSIAN, levels, solver(name), rows=range(3), seed=0)
     assert counting.calls == (steps - 1) * per_step + 1
     assert counting.points == 3 * counting.calls
-    if steps == 1:
+    if steps == 1 and name != "adams-bashforth":
         start, _ = GAUSSIAN.rows(0, 3, seed=0, sigma=1.5)
         torch.testing.assert_close(z, GAUSSIAN.denoise(start, 1.5))
 
@@ -241,11 +244,121 @@ def test_few_steps_start_lower_and_many_at_the_top() -> None:
         (15, 10.0),
         (500, 10.0),
     ):
-        levels = SampleConfig(steps=steps).levels(0.01, 10.0)
+        levels = SampleConfig(steps=steps, solver="multistep2").levels(0.01, 10.0)
         assert len(levels) == steps
         assert float(levels[0]) == pytest.approx(top)
-    assert float(SampleConfig(steps=3).levels(0.01, 1.0)[0]) == 1.0
-    assert float(SampleConfig(steps=3, sigma_start=7.0).levels(0.01, 10.0)[0]) == 7.0
+    assert float(SampleConfig(steps=3, solver="heun").levels(0.01, 1.0)[0]) == 1.0
+    for name in ("heun", "adams-bashforth"):
+        assert float(SampleConfig(steps=3, solver=name, sigma_start=7.0).levels(0.01, 10.0)[0]) == 7.0
+
+
+@pytest.mark.parametrize("sigma_min", [0.01, 0.3])
+def test_levels_of_adams_bashforth_widen_with_the_number_of_steps(sigma_min: float) -> None:
+    assert float(SampleConfig(steps=4).levels(sigma_min, 10.0)[0]) == 2.0
+    before = (0.0, math.inf)
+    for steps in (1, 2, 3, 10, 100, 5000):
+        levels = SampleConfig(steps=steps).levels(sigma_min, 10.0)
+        assert len(levels) == steps
+        top, low = float(levels[0]), float(levels[-1])
+        assert before[0] <= top <= 10.0 * (1 + 1e-12)
+        assert steps == 1 or sigma_min * (1 - 1e-12) <= low <= before[1]
+        before = (top, low if steps > 1 else math.inf)
+    assert top == pytest.approx(10.0)
+    assert low == pytest.approx(sigma_min)
+
+
+# The departure from the Gaussian ------------------------------------------------------------------------
+
+
+FLAT = GaussianMixture(
+    [[3.0, 0.0, 1.0], [-2.0, 1.0, 0.0]],
+    [
+        torch.diag(torch.tensor([1.0, 1e-10, 0.3])),
+        torch.tensor([[0.5, 0.3, 0], [0.3, 0.4, 0], [0, 0, 1e-10]]),
+    ],
+)
+"""Two classes, each without spread along an axis, as a class of equal values in a column has it."""
+
+
+@pytest.mark.parametrize("law", [GAUSSIAN, FLAT], ids=["correlated", "flat classes"])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_gaussian_classes_are_exact_at_any_number_of_steps(law: GaussianMixture, steps: int) -> None:
+    """z = m + C^(1/2) (C + s^2)^(-1/2) (z_s - m) at the clean end, in closed form."""
+    levels = SampleConfig(steps=steps).levels(0.01, 20.0)
+    s = float(levels[0])
+    z, label = law.rows(0, 200, seed=1, sigma=s)
+    end = last(trajectory(law.denoise, z, levels, solver("adams-bashforth"), label=label, moments=law))
+    for c in range(law.num_classes):
+        own = label == c
+        variance, axes = np.linalg.eigh(law.class_covariances[c].numpy())
+        shrink = axes @ np.diag(np.sqrt(variance / (variance + s * s))) @ axes.T
+        exact = law.class_means[c] + (z[own] - law.class_means[c]) @ torch.from_numpy(shrink)
+        torch.testing.assert_close(end[own], exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("after", [0.2, 0.0])
+def test_weights_of_adams_bashforth_integrate_their_polynomials(after: float) -> None:
+    """int v^p dsigma / (c + sigma^2): with theta = atan(sigma / sqrt c), dtheta / sqrt c is that measure."""
+    nodes, unit = [0.5, 0.9], 0.2
+    for c in (1.0, 0.01, 1e-8):
+        weights = AdamsBashforth.weights(torch.tensor([c], dtype=torch.float64), 0.5, after, nodes, unit)
+        for power in (0, 1):
+            exact, _ = quad(
+                lambda s, p=power, c=c: math.asinh(s / unit) ** p / (c + s * s),
+                0.5,
+                after,
+                epsabs=0,
+                epsrel=1e-10,
+                points=sorted({min(max(k * math.sqrt(c), after), 0.5) for k in (0.3, 1, 3, 30)}),
+                limit=500,
+            )
+            found = sum(float(w) * math.asinh(s / unit) ** power for w, s in zip(weights, nodes, strict=True))
+            assert found == pytest.approx(exact, rel=1e-6)
+
+
+def test_moments_change_the_steps_but_not_the_limit() -> None:
+    z, _ = MIXTURE.rows(0, 50, seed=3, sigma=4.0)
+
+    def ends(steps: int, moments: Gaussian | GaussianMixture | None) -> torch.Tensor:
+        levels = schedule("karras", {"sigma_min": 0.01, "sigma_max": 4.0, "rho": 4.0}).levels(steps)
+        return last(trajectory(MIXTURE.denoise, z, levels, solver("adams-bashforth"), moments=moments))
+
+    far = Gaussian([4.0, 0.0], [[3.0, 1.0], [1.0, 0.5]])
+    own, other = (torch.stack([ends(k, law) for k in (10, 400)]) for law in (MIXTURE, far))
+    assert float((own[1] - other[1]).abs().mean()) < 2e-3
+    assert float((own[0] - own[1]).abs().mean()) < 0.5 * float((other[0] - other[1]).abs().mean())
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Square(),
+        ConcentricSquares(3, dim=1),
+        MIXTURE,
+        GaussianMixture(torch.eye(6) * 2, [0.1 * torch.eye(6)] * 6),
+    ],
+    ids=["square", "line", "mixture", "six dimensions"],
+)
+def test_a_few_steps_of_adams_bashforth_come_nearest_to_the_end_points(law) -> None:
+    """Both methods are compared with 400 steps of a third, from the same latents."""
+    law = law.standardized(law.mean, law.covariance.diagonal().sqrt())
+    latent = RowNoise(0, "test").normal(0, 256, dim=law.dim)
+    values, axes = torch.linalg.eigh(law.covariance)
+
+    def ends(config: SampleConfig) -> torch.Tensor:
+        levels = config.levels(0.005, 20.0)
+        start = law.mean + (latent * (values + levels[0] ** 2).sqrt()) @ axes.T
+        return last(trajectory(law.denoise, start, levels, solver(config.solver), moments=law))
+
+    fine = ends(SampleConfig(400, "rk4", "karras"))
+
+    def gap(name: str, steps: int) -> float:
+        return float((ends(SampleConfig(steps, name)) - fine).square().sum(1).mean().sqrt())
+
+    few = [gap("adams-bashforth", k) for k in (1, 2, 3, 5, 15, 60)]
+    assert all(after < before for before, after in itertools.pairwise(few))
+    assert few[3] < 0.6 * gap("multistep2", 5)
+    assert few[4] < 0.75 * gap("multistep2", 15)
 
 
 def test_the_last_step_denoises_to_a_clean_point() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,12 +20,15 @@ class Reference:
 
         y = (variance + sigma^2)^(-1/2) axes^T (z - mean),        log N(z) = log_height(sigma) - |y|^2 / 2.
 
-    `mean` `(n, d)`, `variance` `(n, d)`, `axes` `(n, d, d)`, its columns the principal axes.
+    - `means` `(K, d)`, `variances` `(K, d)`, `all_axes` `(K, d, d)`: those of each class, the principal axes
+      in columns.
+    - `kind` `(n,)`: the class of each row.
     """
 
-    mean: Tensor
-    variance: Tensor
-    axes: Tensor
+    means: Tensor
+    variances: Tensor
+    all_axes: Tensor
+    kind: Labels
 
     @classmethod
     def of(cls, distribution: Distribution, n: int, label: Labels | None) -> Reference:
@@ -35,16 +38,26 @@ class Reference:
             label = torch.zeros(n, dtype=torch.int64)
         else:
             means, covariances = distribution.class_means, distribution.class_covariances
-        variance, axes = torch.linalg.eigh(covariances)
-        return cls(means[label], variance.clamp(min=0.0)[label], axes[label])
+        variances, axes = torch.linalg.eigh(covariances)
+        return cls(means, variances.clamp(min=0.0), axes, label)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each row's Gaussian, `(n, d)`, or `(1, d)` with one class."""
+        return self.means if len(self.means) == 1 else self.means[self.kind]
+
+    @property
+    def variance(self) -> Tensor:
+        """The variances of each row's Gaussian along its axes, `(n, d)`, or `(1, d)` with one class."""
+        return self.variances if len(self.means) == 1 else self.variances[self.kind]
 
     def widened(self, variance: float) -> Reference:
         """Return the same with at least this variance along every axis."""
-        return Reference(self.mean, self.variance.clamp(min=variance), self.axes)
+        return replace(self, variances=self.variances.clamp(min=variance))
 
     def rows(self, rows: Tensor) -> Reference:
         """Return these rows."""
-        return Reference(self.mean[rows], self.variance[rows], self.axes[rows])
+        return replace(self, kind=self.kind[rows])
 
     def spread(self, sigma: Levels) -> Tensor:
         """Return `sqrt(variance + sigma^2)`, the standard deviations along the axes, `(n, d)`."""
@@ -52,7 +65,16 @@ class Reference:
 
     def turned(self, z: Points) -> Tensor:
         """Return `axes^T (z - mean)`, `(n, d)`."""
-        return torch.einsum("nij,ni->nj", self.axes, z - self.mean)
+        away = z - self.mean
+        if len(self.means) == 1:
+            return away @ self.all_axes[0]
+        return torch.einsum("nij,ni->nj", self.all_axes[self.kind], away)
+
+    def turned_back(self, y: Tensor) -> Points:
+        """Return `mean + axes y`, `(n, d)`."""
+        if len(self.means) == 1:
+            return self.means[0] + y @ self.all_axes[0].T
+        return self.mean + torch.einsum("nij,nj->ni", self.all_axes[self.kind], y)
 
     def whitened(self, z: Points, sigma: Levels) -> Tensor:
         """Return y, `(n, d)`."""
@@ -60,21 +82,21 @@ class Reference:
 
     def points(self, y: Tensor, sigma: Levels) -> Points:
         """Return z back from y, `(n, d)`."""
-        return self.mean + torch.einsum("nij,nj->ni", self.axes, y * self.spread(sigma))
+        return self.turned_back(y * self.spread(sigma))
 
     def shrinkage(self, sigma: Levels) -> Tensor:
         """Return the eigenvalues of its denoiser's Jacobian, `variance / (variance + sigma^2)`, `(n, d)`."""
-        shrinkage: Tensor = self.variance / (self.variance + sigma[:, None].square())
+        variance = self.variance
+        shrinkage: Tensor = variance / (variance + sigma[:, None].square())
         return shrinkage
 
     def denoise(self, z: Points, sigma: Levels) -> Points:
         """Return its posterior mean `mean + C (C + sigma^2)^-1 (z - mean)`, `(n, d)`."""
-        inner = self.shrinkage(sigma) * self.turned(z)
-        return self.mean + torch.einsum("nij,nj->ni", self.axes, inner)
+        return self.turned_back(self.shrinkage(sigma) * self.turned(z))
 
     def log_height(self, sigma: Levels) -> Tensor:
         """Return its log-density at the mean, `-1/2 log det(2 pi (C + sigma^2 I))`, `(n,)`."""
-        return -self.spread(sigma).log().sum(1) - self.mean.shape[1] / 2 * math.log(2 * math.pi)
+        return -self.spread(sigma).log().sum(1) - self.means.shape[1] / 2 * math.log(2 * math.pi)
 
     def log_prob(self, z: Points, sigma: Levels) -> Tensor:
         """Return its log-density at noise level sigma, `(n,)`."""

@@ -78,7 +78,7 @@ class FittedModel:
 
     @cached_property
     def precise(self) -> Denoiser:
-        """The denoiser in float64, with its weights fixed. Log-densities are computed with it."""
+        """The denoiser in float64, with its weights fixed."""
         if not isinstance(self.denoiser, Network):
             return self.denoiser
         return deepcopy(self.denoiser).double().requires_grad_(False)
@@ -95,8 +95,14 @@ class FittedModel:
         return Guided(self.denoiser, self.unconditional_denoiser, weight)
 
     def density(self, plan: DensityConfig | None = None) -> DensityModel:
-        """Return the density model in z: denoiser in float64, prior, and how exactly to compute."""
-        return DensityModel(self.precise, self.prior, self.sigma_min, plan or DensityConfig())
+        """Return the density model in z: denoiser, prior, and how exactly to compute."""
+        return DensityModel(
+            self.precise,
+            self.prior,
+            self.sigma_min,
+            plan or DensityConfig(),
+            self.denoiser if isinstance(self.denoiser, Network) else None,
+        )
 
     def with_denoiser(self, denoiser: Denoiser) -> FittedModel:
         """Return the same model with another denoiser in the network's place, in z.
@@ -136,7 +142,6 @@ class FittedModel:
             rows.append(("loss", f"{np.mean(tail):.4f} (mean of the last {len(tail)} steps)"))
         if self.history.held_out:
             rows.append(("held-out loss", f"{self.history.held_out[-1][1]:.4f}"))
-        rows.append(
-            ("sampling", f"{sampling.steps} steps of {sampling.solver} on {sampling.schedule} levels")
-        )
+        spacing = "" if sampling.schedule is None else f" on {sampling.schedule} levels"
+        rows.append(("sampling", f"{sampling.steps} steps of {sampling.solver}{spacing}"))
         return rows

@@ -74,6 +74,7 @@ def sample_blocks(
             seed=seed,
             first_row=rows[part].start,
             churn=plan.churn,
+            moments=model.prior.distribution,
         )
         return Block(model.codec.to_x(last(points)), model.codec.labels(own))
 
@@ -109,6 +110,7 @@ def sample_trajectory(
         seed=seed,
         first_row=rows.start,
         churn=plan.churn,
+        moments=model.prior.distribution,
     )
     return np.stack([model.codec.to_x(z) for z in points]), np.append(levels.numpy(), 0.0)
 

@@ -3,6 +3,7 @@
 from toydiffusion.solvers.methods import (
     DORMAND_PRINCE,
     SOLVERS,
+    AdamsBashforth,
     EmbeddedPair,
     ExponentialMultistep,
     ReverseSDE,
@@ -16,6 +17,7 @@ from toydiffusion.solvers.sample_config import SampleConfig
 __all__ = [
     "DORMAND_PRINCE",
     "SOLVERS",
+    "AdamsBashforth",
     "EmbeddedPair",
     "ExponentialMultistep",
     "ReverseSDE",

@@ -14,11 +14,17 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from toydiffusion.distributions import Distribution, Prior
+from toydiffusion.distributions import Distribution, Gaussian, Prior, Reference
 from toydiffusion.errors import InputError, finite_number
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import Schedule
-from toydiffusion.solvers.methods import ExponentialMultistep, ReverseSDE, RungeKutta, Solver
+from toydiffusion.solvers.methods import (
+    AdamsBashforth,
+    ExponentialMultistep,
+    ReverseSDE,
+    RungeKutta,
+    Solver,
+)
 from toydiffusion.types import Denoiser, Labels, Points
 
 
@@ -33,13 +39,14 @@ def reverse(
     first_row: int = 0,
     churn: float = 0.0,
     clock: Schedule | None = None,
+    moments: Distribution | None = None,
 ) -> Iterator[Points]:
     """Solve the reverse process; yield z at each noise level in turn, including the first.
 
     - `denoiser`: any denoiser.
     - `z` `(n, d)`: points at the first noise level.
-    - `levels` `(k + 1,)`: descending noise levels, > 0. The step to the clean point is not included: it is
-      `denoiser` at the last level.
+    - `levels` `(k + 1,)`: descending noise levels, > 0. The last one may be 0 with an Adams-Bashforth method.
+      The other methods cannot step to the clean point: it is `denoiser` at the last level.
     - `solver`: the method.
     - `label` `(n,)`: class indices for the denoiser, or None (default).
     - `seed`, `first_row`: the noise of row i of z is row `first_row + i` of the noise of `seed`. So the
@@ -49,13 +56,18 @@ def reverse(
       `1 + min(churn / k, sqrt(2) - 1)`.
     - `clock`: a schedule, to solve in its time t with `dsigma(t)` in the equations (see `Schedule`), as in
       Song et al. 2021. None (default): solve in sigma. The results agree to the order of the method.
-      Exponential multistep methods always solve in log sigma.
+      Multistep methods have a time of their own.
+    - `moments`: a law with the moments of the data and of its classes, for Adams-Bashforth methods. None
+      (default): mean 0 and covariance I, those of standardised points. The closer it is to the data, the
+      fewer steps suffice. The result does not depend on it in the limit.
 
     Raises `InputError` for levels that do not descend or are not positive, for a churn below 0, and for churn
     with a method that is not Runge-Kutta.
     """
     levels = levels.double()
-    if len(levels) < 1 or not bool((levels > 0).all()) or not bool((levels.diff() < 0).all()):
+    to_zero = isinstance(solver, AdamsBashforth) and len(levels) > 1
+    positive = levels[:-1] if to_zero and float(levels[-1]) == 0 else levels
+    if len(levels) < 1 or not bool((positive > 0).all()) or not bool((levels.diff() < 0).all()):
         raise InputError(f"noise levels must descend and stay above 0, got {levels.tolist()[:8]}")
     churn = finite_number("churn", churn, least=0)
     if churn and not isinstance(solver, RungeKutta):
@@ -69,13 +81,18 @@ def reverse(
         return rows.to(z.device)
 
     def denoise(z: Points, sigma: float) -> Points:
-        return denoiser(z, z.new_full((len(z),), sigma), label)
+        # One number for all rows: a network computes what depends on it alone only once.
+        return denoiser(z, z.new_full((1,), sigma).expand(len(z)), label)
 
     match solver:
         case RungeKutta():
             return _runge_kutta(denoise, z, levels.tolist(), solver, clock, churn, fresh)
         case ExponentialMultistep():
             return _multistep(denoise, z, levels.tolist(), solver)
+        case AdamsBashforth():
+            law = Gaussian(torch.zeros(z.shape[1]), torch.eye(z.shape[1])) if moments is None else moments
+            reference = Reference.of(law, len(z), label if moments is not None else None)
+            return _adams_bashforth(denoise, z, levels.tolist(), solver, reference)
         case ReverseSDE():
             return _reverse_sde(denoise, z, levels.tolist(), solver, clock, fresh)
 
@@ -130,6 +147,27 @@ def _multistep(
         yield z
 
 
+def _adams_bashforth(
+    denoise: _Denoise, z: Points, levels: list[float], method: AdamsBashforth, reference: Reference
+) -> Iterator[Points]:
+    yield z
+    unit = levels[-1] or levels[-2]
+    # An axis without spread has no theta. A spread far below all levels does no harm.
+    reference = reference.widened((1e-6 * unit) ** 2)
+    y = reference.whitened(z, z.new_tensor(levels[:1]))
+    past: deque[tuple[float, Tensor]] = deque(maxlen=method.order)
+    for sigma, after in itertools.pairwise(levels):
+        spread = reference.spread(z.new_full((1,), sigma))
+        # Along the axes D_G is variance / spread y.
+        departure = reference.variance * y - spread * reference.turned(denoise(z, sigma))
+        past.appendleft((sigma, departure / sigma))
+        weights = method.weights(reference.variances, sigma, after, [node for node, _ in past], unit)
+        for weight, (_, value) in zip(weights, past, strict=True):
+            y = y + (weight if len(weight) == 1 else weight[reference.kind]) * value
+        z = reference.points(y, z.new_full((1,), after))
+        yield z
+
+
 def _reverse_sde(
     denoise: _Denoise,
     z: Points,
@@ -180,19 +218,31 @@ def trajectory(
     seed: int = 0,
     first_row: int = 0,
     churn: float = 0.0,
+    moments: Distribution | None = None,
 ) -> Iterator[Points]:
     """Yield z at each noise level, and finally the clean points.
 
     - `start` `(n, d)`: points at `levels[0]`.
 
-    The other arguments are those of `reverse`. The clean points are the denoised points of the last level.
+    The other arguments are those of `reverse`. An Adams-Bashforth method takes a last step from the last
+    level to 0. With the other methods the clean points are the denoised points of the last level.
     """
+    whole = isinstance(solver, AdamsBashforth)
     z = start
     for z in reverse(
-        denoiser, start, levels, solver, label=label, seed=seed, first_row=first_row, churn=churn
+        denoiser,
+        start,
+        torch.cat([levels.double(), levels.new_zeros(1).double()]) if whole else levels,
+        solver,
+        label=label,
+        seed=seed,
+        first_row=first_row,
+        churn=churn,
+        moments=moments,
     ):
         yield z
-    yield denoiser(z, z.new_full((len(z),), float(levels[-1])), label)
+    if not whole:
+        yield denoiser(z, z.new_full((1,), float(levels[-1])).expand(len(z)), label)
 
 
 def sample(
@@ -211,7 +261,8 @@ def sample(
     Row i depends only on the seed, on i, and on its label.
 
     - `denoiser`: any denoiser.
-    - `law`: the trajectories start from samples of this law, noised to `levels[0]`.
+    - `law`: the trajectories start from samples of this law, noised to `levels[0]`. Adams-Bashforth methods
+      use its moments.
     - `levels` `(k + 1,)`: descending noise levels, > 0.
     - `solver`: the method.
     - `rows`: the range of rows.
@@ -221,7 +272,15 @@ def sample(
     """
     start, own = Prior(law, float(levels[0])).rows(rows, seed=seed, label=label)
     points = trajectory(
-        denoiser, start, levels, solver, label=own, seed=seed, first_row=rows.start, churn=churn
+        denoiser,
+        start,
+        levels,
+        solver,
+        label=own,
+        seed=seed,
+        first_row=rows.start,
+        churn=churn,
+        moments=law,
     )
     return last(points), own
 
