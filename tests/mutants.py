@@ -45,8 +45,8 @@ MUTANTS = [
     Mutant(
         "time reversed in the sampler",
         "solvers/reverse.py",
-        "return denoiser(z, z.new_full((len(z),), sigma), label)",
-        "return denoiser(z, z.new_full((len(z),), float(levels[0] * levels[-1]) / sigma), label)",
+        "return denoiser(z, z.new_full((1,), sigma).expand(len(z)), label)",
+        "return denoiser(z, z.new_full((1,), float(levels[0] * levels[-1]) / sigma).expand(len(z)), label)",
         # Not the Gaussian's closed form: its integral over log sigma is the same backwards.
         f"{SOLVERS} -k 'clean_point or exact_square'",
     ),
@@ -67,9 +67,58 @@ MUTANTS = [
     Mutant(
         "the last step not denoised",
         "solvers/reverse.py",
-        "yield denoiser(z, z.new_full((len(z),), float(levels[-1])), label)",
+        "yield denoiser(z, z.new_full((1,), float(levels[-1])).expand(len(z)), label)",
         "yield z",
         f"{SOLVERS} -k clean_point",
+    ),
+    Mutant(
+        "the departure from the Gaussian without its own part",
+        "solvers/reverse.py",
+        "departure = reference.variance * y - spread",
+        "departure = y - spread",
+        f"{SOLVERS} -k 'gaussian_classes or closed_form'",
+    ),
+    Mutant(
+        "a polynomial of degree 0 where degree 1 is declared",
+        "solvers/methods.py",
+        "if i != j:\n                    basis = basis * (v - other) / (here - other)",
+        "if i != j and False:\n                    basis = basis * (v - other) / (here - other)",
+        f"{SOLVERS} -k 'integrate_their_polynomials or declared_order'",
+    ),
+    Mutant(
+        "Adams-Bashforth measures in theta of the unit Gaussian",
+        "solvers/methods.py",
+        "root = variance.sqrt()[..., None]",
+        "root = torch.ones_like(variance)[..., None]",
+        f"{SOLVERS} -k 'integrate_their_polynomials or moments_change'",
+    ),
+    Mutant(
+        "few steps start at the top",
+        "solvers/sample_config.py",
+        "top = min(self.steps / 2, sigma_max)",
+        "top = sigma_max",
+        f"{SOLVERS} -k 'widen_with or come_nearest'",
+    ),
+    Mutant(
+        "the last step of Adams-Bashforth left out",
+        "solvers/reverse.py",
+        "torch.cat([levels.double(), levels.new_zeros(1).double()]) if whole else levels",
+        "levels",
+        f"{SOLVERS} -k 'exact_at_any or steps_count'",
+    ),
+    Mutant(
+        "edges without their slope in the trace",
+        "denoisers/network.py",
+        "(1 - bend.square()) / sigma[:, None]",
+        "torch.ones_like(bend) / sigma[:, None]",
+        "tests/test_network.py",
+    ),
+    Mutant(
+        "the sign of the cosines' derivative in the trace",
+        "denoisers/network.py",
+        "-c_in * phase.sin(),",
+        "c_in * phase.sin(),",
+        "tests/test_network.py -k waves",
     ),
     Mutant(
         "the log-determinant left out",
@@ -81,8 +130,8 @@ MUTANTS = [
     Mutant(
         "the label dropped in sampling",
         "solvers/reverse.py",
-        "return denoiser(z, z.new_full((len(z),), sigma), label)",
-        "return denoiser(z, z.new_full((len(z),), sigma), None)",
+        "return denoiser(z, z.new_full((1,), sigma).expand(len(z)), label)",
+        "return denoiser(z, z.new_full((1,), sigma).expand(len(z)), None)",
         f"{SOLVERS} -k labels_are_followed",
     ),
     Mutant(

@@ -87,7 +87,8 @@ def test_without_a_label_it_is_the_mixture(labelled) -> None:
     np.testing.assert_allclose(labelled.predict_proba(x), share, rtol=1e-9)
     assert labelled.predict(x).tolist() == labelled.classes[share.argmax(1)].tolist()
     own = labelled.log_prob(x, label=["low", "mid"] * 20).value
-    np.testing.assert_allclose(own[1::2], parts[1::2, 2], rtol=1e-9)
+    # The networks round in float32, by the shape of their batch.
+    np.testing.assert_allclose(own[1::2], parts[1::2, 2], rtol=1e-6)
 
 
 def test_a_log_density_is_an_array_of_its_values(plain) -> None:

@@ -122,7 +122,8 @@ def test_bad_rows_come_out_empty_and_in_place(folder, run, suffix):
     assert found.missing.tolist() == [False, True, True, True, False]
     model = td.load(folder / "words.safetensors")
     want = model.log_prob([[0.1, 0.2], [-0.3, 0.4]]).value
-    np.testing.assert_allclose(found.points[[0, 4], 0], want, rtol=1e-12)
+    # The network rounds in float32, by the shape of its batch.
+    np.testing.assert_allclose(found.points[[0, 4], 0], want, rtol=1e-6)
 
 
 def test_no_rows_in_no_rows_out(folder, run):
@@ -147,7 +148,8 @@ def test_batches_do_not_matter(folder, run):
     for size in (7, 4096):
         assert run(f"log-prob words.safetensors points.csv --batch-size {size} --out s{size}.csv")[0] == 0
     small, large = (tables.read(folder / f"s{size}.csv").points for size in (7, 4096))
-    np.testing.assert_allclose(small, large, atol=1e-9)
+    # The network rounds in float32, by the shape of its batch.
+    np.testing.assert_allclose(small, large, rtol=1e-4, atol=1e-5)
 
 
 def test_sigterm_leaves_the_old_file(folder, run, monkeypatch):

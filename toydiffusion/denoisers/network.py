@@ -79,6 +79,8 @@ class Network(nn.Module):
         self.edge_offset = nn.Parameter(4 * torch.rand(edges, generator=generator) - 2)
         self.edge_label_offset = nn.Parameter(torch.zeros(shapes["edge_label_offset"]))
         self.embedding = nn.Parameter(normal("embedding"))
+        self.register_buffer("octaves", torch.tensor(_OCTAVES), persistent=False)
+        self.octaves: Tensor
         self.register_buffer("wave_direction", normal("wave_direction") * (math.pi * math.sqrt(2 / dim)))
         self.wave_direction: Tensor
 
@@ -135,12 +137,38 @@ class Network(nn.Module):
         )
 
     def _denoise(self, z: Points, sigma: Levels, label: Labels | None) -> Points:
-        device = self.edge_offset.device
-        dtype = self.edge_offset.dtype
-        raw = self.raw(z.to(device, dtype), sigma.to(device, dtype), label)
+        raw = self.raw(*self._own(z, sigma), label)
         c_skip = self.preconditioning.c_skip(sigma)[:, None]
         c_out = self.preconditioning.c_out(sigma)[:, None]
         return c_skip * z + c_out * raw.to(z)
+
+    def with_trace(
+        self, z: Points, sigma: Levels, label: Labels | None = None, *, probes: Tensor | None = None
+    ) -> tuple[Points, Tensor]:
+        """Return the denoised points `(n, d)`, and the trace of their Jacobian J in z, `(n, k)`.
+
+        The derivatives along the axes go forward through the layers beside the values (forward mode): with
+        `a = W h + b`, `h' = silu(a)` and T the derivative of h along one axis, that of h' is `silu'(a) W T`.
+        No graph is built for autograd, unless the weights or z require one.
+
+        - `probes` `(n, k, d)`: None for the trace itself; k is then 1. Or directions v: the result is
+          `v^T J v` for each.
+        """
+        own, level = self._own(z, sigma)
+        raw, traces = self._raw_with_trace(own, level, label, None if probes is None else probes.to(own))
+        c_skip = self.preconditioning.c_skip(sigma)[:, None]
+        c_out = self.preconditioning.c_out(sigma)[:, None]
+        square = z.shape[1] if probes is None else probes.square().sum(2)
+        return c_skip * z + c_out * raw.to(z), c_skip * square + c_out * traces.to(z)
+
+    def _own(self, z: Points, sigma: Levels) -> tuple[Points, Levels]:
+        """Return the arguments on the device and in the precision of the weights.
+
+        Levels that are one number for all rows, `expand`ed, come back as that number, `(1,)`.
+        """
+        if len(sigma) > 1 and sigma.stride(0) == 0:
+            sigma = sigma[:1]
+        return z.to(self.edge_offset), sigma.to(self.edge_offset)
 
     @property
     def size(self) -> int:
@@ -148,26 +176,97 @@ class Network(nn.Module):
         return sum(weight.numel() for weight in self.parameters())
 
     def raw(self, z: Points, sigma: Levels, label: Labels | None) -> Tensor:
-        """Return the raw output F, `(n, d)` float32."""
-        row = torch.zeros(len(z), dtype=torch.int64) if label is None else label
-        row = row.to(z.device)
-        position = z * self.preconditioning.c_in(sigma)[:, None]
-        octave = sigma.log()[:, None] * sigma.new_tensor(_OCTAVES)
-        inputs = [position, octave.cos(), octave.sin()]
-        if self.edge_offset.numel():
-            ahead = functional.linear(z, self.edge_direction, self.edge_offset)
-            ratio = (ahead + self.edge_label_offset[row]) / sigma[:, None]
-            inputs.append(4 * torch.tanh(ratio / 4))
-        if self.wave_direction.numel():
-            phase = functional.linear(position, self.wave_direction)
-            inputs += [phase.cos(), phase.sin()]
+        """Return the raw output F, `(n, d)` float32. `sigma` is `(n,)`, or `(1,)` for one level."""
+        inner, _, _ = self._first_layer(z, sigma, label)
+        *hidden, last = self._later_layers()
+        for weight, bias in hidden:
+            inner = functional.linear(functional.silu(inner), weight, bias)
+        return functional.linear(functional.silu(inner), *last)
+
+    def _raw_with_trace(
+        self, z: Points, sigma: Levels, label: Labels | None, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return F, `(n, d)`, and the trace of its Jacobian in z or `v^T J v` for each probe v, `(n, k)`."""
+        inner, bend, phase = self._first_layer(z, sigma, label)
+        n, d = z.shape
+        # Input i of the first layer depends on z through a direction e_i. Its derivative is slope_i e_i . v.
+        place, _, edge, wave_cos, wave_sin, _ = self._first_weights()
+        weight = torch.cat([place, edge, wave_cos, wave_sin], 1)
+        directions = [torch.eye(d).to(z), self.edge_direction, self.wave_direction, self.wave_direction]
+        direction = torch.cat(directions)
+        c_in = self.preconditioning.c_in(sigma)[:, None]
+        slopes = [
+            c_in.expand(n, d),
+            (1 - bend.square()) / sigma[:, None],
+            -c_in * phase.sin(),
+            c_in * phase.cos(),
+        ]
+        slope = torch.cat(slopes, 1)
+        # The derivatives along the k axes or probes, `(n, k, width)`.
+        if probes is None:
+            each_axis = direction[:, :, None] * weight.T[:, None]
+            along = (slope @ each_axis.flatten(1)).view(n, d, len(weight))
+        else:
+            along = _product(slope[:, None] * (probes @ direction.T), weight)
+        *hidden, last = self._later_layers()
+        for matrix, bias in hidden:
+            inner, along = _silu(inner, along)
+            inner, along = functional.linear(inner, matrix, bias), _product(along, matrix)
+        inner, along = _silu(inner, along)
+        if probes is None:
+            traces = (along.flatten(1) @ last[0].flatten())[:, None]
+        else:
+            traces = (_product(along, last[0]) * probes).sum(2)
+        return functional.linear(inner, *last), traces
+
+    def _first_layer(self, z: Points, sigma: Levels, label: Labels | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first layer before its activation, tanh(r / 4) of the edges, and phases of the waves.
+
+        The inputs are multiplied by their columns of the weights one kind after another. So what all rows
+        share, such as the part of one level, is computed once.
+        """
+        place, octaves, edge, wave_cos, wave_sin, classes = self._first_weights()
+        octave = sigma.log()[:, None] * self.octaves
+        inner = functional.linear(torch.cat([octave.cos(), octave.sin()], 1), octaves, self.biases[0])
+        # Without classes all rows have the only one.
+        row: Labels | slice = slice(0, 1) if label is None else label.to(z.device)
         if self.embedding.shape[1]:
-            inputs.append(self.embedding[row])
-        hidden = torch.cat(inputs, 1)
-        *layers, last = zip(self.weights, self.biases, strict=True)
-        for weight, bias in layers:
-            hidden = functional.silu(functional.linear(hidden, weight, bias))
-        return functional.linear(hidden, *last)
+            inner = inner + functional.linear(self.embedding, classes)[row]
+        position = z * self.preconditioning.c_in(sigma)[:, None]
+        inner = torch.addmm(inner, position, place.T)
+        ahead = functional.linear(z, self.edge_direction, self.edge_offset) + self.edge_label_offset[row]
+        bend = torch.tanh(ahead / (4 * sigma[:, None]))
+        inner = torch.addmm(inner, 4 * bend, edge.T)
+        phase = functional.linear(position, self.wave_direction)
+        if phase.numel():
+            inner = torch.addmm(inner, phase.cos(), wave_cos.T)
+            inner = torch.addmm(inner, phase.sin(), wave_sin.T)
+        return inner, bend, phase
+
+    def _first_weights(self) -> tuple[Tensor, ...]:
+        """Return the weights of the first layer of each kind of input."""
+        waves = len(self.wave_direction)
+        sizes = [self.dim, 2 * len(_OCTAVES), len(self.edge_offset), waves, waves, self.embedding.shape[1]]
+        parts: tuple[Tensor, ...] = self.weights[0].split(sizes, dim=1)
+        return parts
+
+    def _later_layers(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.weights, self.biases, strict=True))[1:]
+
+
+def _product(along: Tensor, weight: Tensor) -> Tensor:
+    """Return `along @ weight^T`, `(n, k, width)`, as one product of two matrices, not n of them."""
+    return (along.flatten(0, 1) @ weight.T).view(*along.shape[:2], len(weight))
+
+
+def _silu(inner: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    """Return silu of `inner` `(n, width)`, and the derivatives `along` `(n, k, width)` carried through it."""
+    if not torch.is_grad_enabled():
+        # In one pass over the memory: torch has this product for the backward pass of silu.
+        return functional.silu(inner), torch.ops.aten.silu_backward(along, inner[:, None].expand_as(along))
+    gate = inner.sigmoid()
+    value = inner * gate
+    return value, along * torch.addcmul(gate, value, 1 - gate)[:, None]
 
 
 MOST_WEIGHTS = 10**8

@@ -7,7 +7,7 @@ weighted by their frequencies in the prior. All points and noise levels are in z
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,12 +23,18 @@ from toydiffusion.types import Denoiser, FloatArray, Labels, Levels, Points
 
 Answer = TypeVar("Answer")
 
+SINGLE_PRECISION = 1e-3
+"""The tolerance in nats from which on a network in float32 suffices. Its rounding moves a log-density by
+about 1e-6 nats (`benchmarks/flow.py precision`)."""
+
 
 @dataclass(frozen=True, eq=False)
 class DensityModel:
     """A denoiser and a prior, in z: together they define a density.
 
     - `denoiser`: computes in float64.
+    - `single`: the same in float32, or None (default). Log-densities use it from a tolerance of
+      `SINGLE_PRECISION` on.
     - `prior`: the law at sigma_max. Its distribution holds the moments and frequencies of the classes. With
       one class the model has no labels.
     - `sigma_min`: the noise level at which densities are asked for.
@@ -39,6 +45,7 @@ class DensityModel:
     prior: Prior
     sigma_min: float
     config: DensityConfig = field(default_factory=DensityConfig)
+    single: Denoiser | None = None
 
     @property
     def num_classes(self) -> int:
@@ -52,10 +59,17 @@ class DensityModel:
 
     @property
     def flow(self) -> ProbabilityFlow:
-        """The probability flow of the denoiser."""
+        """The probability flow of the denoiser, in float64."""
         return ProbabilityFlow(
             self.denoiser, self.prior.distribution, self.config.tolerance, self.config.max_evaluations
         )
+
+    @property
+    def quick_flow(self) -> ProbabilityFlow:
+        """The probability flow in the precision that the tolerance asks for."""
+        if self.single is None or self.config.tolerance < SINGLE_PRECISION:
+            return self.flow
+        return replace(self.flow, denoiser=self.single, precision=torch.float32)
 
     def lowest(self, n: int) -> Levels:
         """Return sigma_min for each of n rows, `(n,)` float64."""
@@ -105,7 +119,7 @@ def _under(
     model: DensityModel, z: Points, sigma: Levels, label: Labels | None, *, seed: int, first_row: int
 ) -> LogDensity:
     return log_density(
-        model.flow,
+        model.quick_flow,
         model.prior,
         z,
         sigma,
@@ -192,7 +206,7 @@ def flow_sample(
     latent, sampled = model.prior.rows(rows, seed=seed, label=label)
     own = sampled if model.num_classes > 1 else None
     top = torch.full((len(rows),), model.prior.sigma, dtype=torch.float64)
-    return latent, model.flow.carry(latent, top, model.sigma_min, own), own
+    return latent, model.quick_flow.carry(latent, top, model.sigma_min, own), own
 
 
 @torch.no_grad()

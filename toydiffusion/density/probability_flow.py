@@ -52,12 +52,13 @@ class FlowResult:
 class ProbabilityFlow:
     """The probability-flow ODE of a denoiser. Each point takes steps of its own.
 
-    - `denoiser`: in z; float64 gives the accuracy stated here.
+    - `denoiser`: in z.
     - `moments`: the law whose moments define the reference Gaussian of each class.
     - `tolerance`: the error bar asked for, in nats. For points more than 10 nats from the mean of the
       reference it is that many tenths of it.
     - `max_evaluations`: the evaluations after which a point is refined no further. It then ends in steps that
       double up to a moderate length, and its `error` says how exact it is.
+    - `precision`: in what the denoiser computes, for the rounding in `error`. The flow itself is in float64.
 
     **Equations.** With s = log sigma and J the Jacobian of the denoiser D, points and log-density move by
 
@@ -107,6 +108,7 @@ class ProbabilityFlow:
     moments: Distribution
     tolerance: float = TOLERANCE
     max_evaluations: int = MAX_EVALUATIONS
+    precision: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -156,7 +158,7 @@ class ProbabilityFlow:
         height = reference.log_height(end) - reference.log_height(sigma)
         d = z.shape[1]
         nats = best.state.detach()[:, d:].mean(1).abs() + best.state.detach()[:, :d].square().sum(1) / 2
-        rounding = 2 * torch.finfo(torch.float64).eps * best.evaluations.sqrt() * (1 + nats)
+        rounding = 2 * torch.finfo(self.precision).eps * best.evaluations.sqrt() * (1 + nats)
         return FlowResult(
             z=reference.points(best.state[:, :d], end),
             change=height[:, None] + best.state[:, d:],
@@ -173,7 +175,7 @@ class ProbabilityFlow:
         `spent` `(n,)` are the evaluations of earlier solutions. In every round each active point tries one
         step of its own length. The points whose step is accepted move on.
         """
-        d = field.reference.mean.shape[1]
+        d = field.reference.means.shape[1]
         u, goal = field.time(sigma), field.time(end)
         ahead = (goal - u).sign()
         span = (goal - u).abs().clamp(min=1e-300)
@@ -420,7 +422,7 @@ class _Field:
 
     def rate(self, state: Tensor, u: Tensor, *, traced: bool = True) -> tuple[Tensor, _Steepness]:
         """Return d state / du, its g left 0 unless `traced`, and the steepness here."""
-        d = self.reference.mean.shape[1]
+        d = self.reference.means.shape[1]
         sigma = self.sigma(u)
         y, reference = state[:, :d], self.reference
         z = reference.points(y, sigma)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from toydiffusion.denoisers import Network
 from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 
@@ -19,9 +20,10 @@ def denoise_with_trace(
 ) -> tuple[Points, Tensor]:
     """Return `D(z; sigma)`, `(n, d)`, and the trace of its Jacobian `J` in z, `(n, k)`.
 
-    - `probes`: None for the exact trace, from d backward passes; k is then 1. Or probes v `(n, k, d)` with
-      random entries +1 and -1. The result is then `v^T J v` for each, whose mean over v is the trace
-      (Hutchinson 1989), from k backward passes.
+    - `denoiser`: a `Network` carries d or k derivatives forward beside the values. Any other denoiser is
+      differentiated by autograd, in as many backward passes.
+    - `probes`: None for the exact trace; k is then 1. Or probes v `(n, k, d)` with random entries +1 and -1.
+      The result is then `v^T J v` for each, whose mean over v is the trace (Hutchinson 1989).
     - `create_graph`: whether to keep the graph, so that both results can be differentiated again.
 
     >>> halving = lambda z, sigma, label=None: z / 2
@@ -29,6 +31,9 @@ def denoise_with_trace(
     >>> trace
     tensor([[1.5000]])
     """
+    if isinstance(denoiser, Network):
+        with torch.set_grad_enabled(create_graph):
+            return denoiser.with_trace(z, sigma, label, probes=probes)
     with torch.enable_grad():
         at = z if create_graph else z.detach().requires_grad_()
         clean = denoiser(at, sigma, label)

@@ -1,8 +1,8 @@
 """Densities, classes and latents of points: plain functions of (model, table, plan, labels).
 
 All densities are those of the learned law at sigma_min: the law of `x + noise`, whose noise in each column
-has a standard deviation of sigma_min times the column's own. They are in nats, of x and not of z. Everything
-here computes in float64, the network included.
+has a standard deviation of sigma_min times the column's own. They are in nats, of x and not of z. The network
+computes in float64, or in float32 where the tolerance allows; everything else is in float64.
 """
 
 from __future__ import annotations
