@@ -121,6 +121,34 @@ MUTANTS = [
         "tests/test_network.py -k waves",
     ),
     Mutant(
+        "the gradient of the edges without sigma",
+        "training/gradient.py",
+        ".div_(sigma[:, None])",
+        "",
+        f"{TRAINING} -k gradient_is",
+    ),
+    Mutant(
+        "the gradient of one noise counted for both",
+        "training/gradient.py",
+        "both = inner.sum(0)",
+        "both = inner[0]",
+        f"{TRAINING} -k gradient_is",
+    ),
+    Mutant(
+        "Adam without its correction of the first steps",
+        "training/loop.py",
+        "value=-rate / first)",
+        "value=-rate)",
+        f"{TRAINING} -k adams",
+    ),
+    Mutant(
+        "the last average kept in place of the best one",
+        "training/loop.py",
+        "if held_loss <= min(",
+        "if held_loss <= math.inf or min(",
+        f"{TRAINING} -k best_average",
+    ),
+    Mutant(
         "the log-determinant left out",
         "codec/standardizer.py",
         "-float(self.scale.log().sum())",
@@ -305,8 +333,8 @@ MUTANTS = [
     Mutant(
         "the optimiser forgotten on resuming",
         "training/state.py",
-        'self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})',
-        "pass",
+        '"average": self.average.values, "moments": self.moments}\n        for',
+        '"average": self.average.values}\n        for',
         f"{TRAINING} -k uninterrupted",
     ),
     Mutant(

@@ -147,7 +147,7 @@ def test_a_batch_far_larger_than_the_points_starts_at_once() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(folder, run, monkeypatch, times) -> None:
     """The signals come in the middle of step 4; the checkpoint is whole either way, or not there."""
-    loss, seen = training_loop.denoising_loss, []
+    loss, seen = training_loop.MirroredLoss.__call__, []
 
     def interrupted(*args):
         seen.append(None)
@@ -156,7 +156,7 @@ def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(folder, run, monkey
                 signal.raise_signal(signal.SIGINT)
         return loss(*args)
 
-    monkeypatch.setattr(training_loop, "denoising_loss", interrupted)
+    monkeypatch.setattr(training_loop.MirroredLoss, "__call__", interrupted)
     command = "fit points.csv --columns a,b --steps 10 --width 8 --out m.safetensors"
     code, out, err = run(command)
     assert (code, out) == (130, "")
@@ -167,7 +167,7 @@ def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(folder, run, monkey
     if times == 1:
         assert "--resume" in err
         state = TrainState.start(2, 1, td.TrainConfig(steps=10, width=8), seed=0)
-        monkeypatch.setattr(training_loop, "denoising_loss", loss)
+        monkeypatch.setattr(training_loop.MirroredLoss, "__call__", loss)
         assert run(f"{command} --resume")[0] == 0
         resumed = td.load(folder / "m.safetensors")
         assert run(command.replace("m.safe", "once.safe"))[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -20,10 +21,14 @@ from toydiffusion.metrics import (
     share_inside,
     total_variation,
 )
+from toydiffusion.row_noise import RowNoise
 from toydiffusion.training import (
+    FlatWeights,
     History,
+    MirroredLoss,
     TrainConfig,
     TrainState,
+    build,
     denoising_loss,
     expected_loss,
     fingerprint,
@@ -110,7 +115,7 @@ def test_a_fresh_network_is_the_best_linear_start(name: str) -> None:
     z = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
     sigma = torch.tensor([2.0], dtype=torch.float64)
     expected = {"noise": 1.0, "data": 0.0, "edm": 0.2}[name]
-    torch.testing.assert_close(state.network(z, sigma), expected * z)
+    torch.testing.assert_close(state.weights.network(z, sigma), expected * z)
 
 
 # The loss ---------------------------------------------------------------------------------------------
@@ -153,7 +158,7 @@ def test_training_on_a_gaussian_reaches_the_least_loss(name: str) -> None:
         pass
     fresh = truth.rows(0, 50_000, seed=1)[0]
     least, _ = expected_loss(truth.denoise, config, fresh, None)
-    reached, _ = expected_loss(state.average, config, fresh, None)
+    reached, _ = expected_loss(state.average.network, config, fresh, None)
     assert least * 0.999 < reached < least * 1.02
     assert np.mean(state.history.loss[-50:]) == pytest.approx(reached, rel=0.03)
 
@@ -184,12 +189,12 @@ def test_labels_are_learned_and_so_is_the_mixture() -> None:
     for _ in train(state, z, label, config):
         pass
     assert state.step == 400
-    network = state.average
+    network = state.average.network
     for denoiser, own, bound in ((network, True, 0.05), (network.unconditional, False, 0.08)):
         cost = denoiser_divergence(denoiser, pair, sigma_min=0.05, sigma_max=5, n=4000, conditional=own)
         assert cost.value < bound
     swapped = denoiser_divergence(
-        lambda z, s, y=None: state.average(z, s, None if y is None else 1 - y),
+        lambda z, s, y=None: state.average.network(z, s, None if y is None else 1 - y),
         pair,
         sigma_min=0.05,
         sigma_max=5,
@@ -203,7 +208,10 @@ def test_labels_are_learned_and_so_is_the_mixture() -> None:
 
 
 def weights(state: TrainState) -> dict[str, torch.Tensor]:
-    return {**state.average.state_dict(), **{f"now.{k}": v for k, v in state.network.state_dict().items()}}
+    return {
+        **state.average.network.state_dict(),
+        **{f"now.{k}": v for k, v in state.weights.network.state_dict().items()},
+    }
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path) -> None:
@@ -251,22 +259,20 @@ def test_same_seed_same_weights_other_seed_other_weights() -> None:
     assert float((first.denoiser(*at) - other.denoiser(*at)).abs().max()) > 1e-4
 
 
-def test_every_point_is_used_equally_often_and_held_out_ones_never() -> None:
+def test_every_point_is_used_equally_often_and_held_out_ones_never(monkeypatch) -> None:
     z = torch.arange(10.0, dtype=torch.float64)[:, None]
     seen: list[float] = []
     config = TrainConfig(steps=30, batch_size=4, held_out=0.3, width=4, edges=0)
     state = TrainState.start(1, 1, config, seed=0)
-    forward = state.network.forward
-    sigmas = []
+    mirrored_loss = MirroredLoss.__call__
+    sigmas: list[float] = []
 
-    def spy(z, sigma, label=None):
-        half = len(z) // 2
-        # z + sigma eps and z - sigma eps lie around the clean point
-        seen.extend(((z[:half] + z[half:]) / 2)[:, 0].tolist())
-        sigmas.extend(sigma[:half].tolist())
-        return forward(z, sigma, label)
+    def spy(self, z, sigma, eps, label):
+        seen.extend(z[:, 0].tolist())
+        sigmas.extend(sigma.tolist())
+        return mirrored_loss(self, z, sigma, eps, label)
 
-    state.network.forward = spy
+    monkeypatch.setattr(MirroredLoss, "__call__", spy)
     for _ in train(state, z, None, config):
         pass
     counts = np.bincount(np.round(seen).astype(int), minlength=10)
@@ -283,9 +289,97 @@ def test_a_loss_that_is_no_number_stops_with_step_and_learning_rate() -> None:
     for _ in range(3):
         next(steps)
     with torch.no_grad():
-        state.network.biases[0].fill_(math.nan)
+        state.weights.network.biases[0].fill_(math.nan)
     with pytest.raises(td.TrainingError, match=r"step 4 of 180, learning rate 0\.00"):
         next(steps)
+
+
+NETWORKS = {
+    "default": (2, 1, {}),
+    "labels and waves": (3, 3, {"waves": 5, "hidden_layers": 3}),
+    "one column, no edges": (1, 1, {"edges": 0, "hidden_layers": 1}),
+    "labels, no edges": (2, 4, {"edges": 0}),
+}
+
+
+@pytest.mark.parametrize("scheme", ["edm", "noise", "data"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_gradient_is_that_of_autograd(name: str, scheme: str) -> None:
+    """The written-out gradient against autograd's of `denoising_loss` at both noises of each point."""
+    dim, classes, settings = NETWORKS[name]
+    config = TrainConfig(preconditioning=scheme, width=16, **settings)
+    generator = torch.Generator().manual_seed(2)
+    ours, autograds = (build(dim, classes, config, seed=0).double() for _ in range(2))
+    with torch.no_grad():
+        for a, b in zip(ours.parameters(), autograds.parameters(), strict=True):
+            b.copy_(a.copy_(0.5 * torch.randn(a.shape, generator=generator)))
+    z, eps = torch.randn(2, 9, dim, generator=generator, dtype=torch.float64)
+    sigma = 0.05 + torch.rand(9, generator=generator, dtype=torch.float64)
+    label = None if classes == 1 else torch.randint(classes + 1, (9,), generator=generator)
+    weights = FlatWeights(ours)
+    loss, gradient = MirroredLoss(weights)(z, sigma, eps, label)
+    both = None if label is None else label.repeat(2)
+    exact = denoising_loss(
+        autograds,
+        preconditioning(scheme),
+        z.repeat(2, 1),
+        sigma.repeat(2),
+        torch.cat([eps, -eps]),
+        both,
+    )
+    exact.backward()
+    assert float(loss) == pytest.approx(exact.item(), rel=1e-12)
+    for (weight, own), b in zip(weights.named(gradient).items(), autograds.parameters(), strict=True):
+        slope = torch.zeros_like(b) if b.grad is None else b.grad
+        torch.testing.assert_close(own, slope, rtol=1e-9, atol=1e-10, msg=weight)
+    # A second call starts anew, and the network follows its vector of weights.
+    again = MirroredLoss(weights)(z, sigma, eps, label)[1]
+    torch.testing.assert_close(again, gradient, rtol=0, atol=0)
+    weights.values.mul_(2)
+    assert torch.equal(ours.biases[0], 2 * autograds.biases[0])
+
+
+def test_a_step_is_adams() -> None:
+    """The weights of ten steps against torch's Adam on autograd's gradients of the same batches."""
+    z = Square().rows(0, 60, seed=0)[0]
+    config = TrainConfig(steps=30, batch_size=20, width=8, edges=4)
+    state = TrainState.start(2, 1, config, seed=0)
+    other = build(2, 1, config, seed=0)
+    adam = torch.optim.Adam(other.parameters())
+    batches: list[tuple[torch.Tensor, ...]] = []
+    mirrored_loss = MirroredLoss.__call__
+
+    def spy(self, *given):
+        batches.append(given)
+        return mirrored_loss(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MirroredLoss, "__call__", spy)
+        for _ in itertools.islice(train(state, z, None, config), 10):
+            pass
+    for step, (points, sigma, eps, _) in enumerate(batches):
+        adam.param_groups[0]["lr"] = config.learning_rate * (1 - step / 30) * (step + 1) / 20
+        adam.zero_grad()
+        noises, levels = torch.cat([eps, -eps]), sigma.repeat(2)
+        denoising_loss(other, other.preconditioning, points.repeat(2, 1), levels, noises, None).backward()
+        adam.step()
+    for a, b in zip(state.weights.network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_with_held_out_points_the_best_average_is_kept() -> None:
+    x = Square().sample(40, seed=0)[0]
+    config = TrainConfig(steps=1500, width=32, held_out=0.5, learning_rate=0.02)
+    state = TrainState.start(2, 1, config, seed=0)
+    z = torch.from_numpy(x)
+    for _ in train(state, z, None, config):
+        pass
+    losses = [loss for _, loss in state.held_out]
+    # Twenty points are learned by heart, so the last weights are not the best ones.
+    assert min(losses) < 0.98 * losses[-1]
+    order = torch.randperm(40, generator=RowNoise(0, "held out").generator())[:20]
+    kept, _ = expected_loss(state.trained, config, z[order].float(), None)
+    assert kept == pytest.approx(min(losses), rel=1e-6)
 
 
 def test_the_average_lags_behind_the_weights_and_can_be_turned_off() -> None:
@@ -298,7 +392,9 @@ def test_the_average_lags_behind_the_weights_and_can_be_turned_off() -> None:
                 break
         gap = max(
             float((a - b.detach()).abs().max())
-            for a, b in zip(state.average.parameters(), state.network.parameters(), strict=True)
+            for a, b in zip(
+                state.average.network.parameters(), state.weights.network.parameters(), strict=True
+            )
             if a.numel()
         )
         assert (gap == 0) == (averaging == 0)

@@ -51,7 +51,7 @@ def fit(
                 move(event.step, f"loss {event.loss:.4f}")
     return FittedModel(
         codec=codec,
-        denoiser=state.average.cpu().eval(),
+        denoiser=state.trained.cpu().eval(),
         prior=Prior(moments(z, label), config.sigma_max),
         config=config,
         sampling=sampling,
@@ -79,5 +79,5 @@ def fit_endless(model: FittedModel, truth: Distribution) -> Denoiser:
     state = TrainState.start(model.dim, classes, config, seed=model.provenance.seed)
     for _ in run(state, z, label if classes > 1 else None, config, key="endless"):
         pass
-    network: Network = deepcopy(state.average).cpu().double().requires_grad_(False)
+    network: Network = deepcopy(state.trained).cpu().double().requires_grad_(False)
     return network

@@ -1,16 +1,19 @@
 """Training a network to denoise, one step at a time, interruptible and resumable.
 
-`TrainConfig` is the one page of defaults. `run` trains and keeps a checkpoint, `train` takes the steps, and
-`denoising_loss` is the one formula they minimise.
+`TrainConfig` is the one page of defaults. `run` trains and keeps a checkpoint, and `train` takes the steps.
+`denoising_loss` is the one formula they minimise, and `MirroredLoss` its gradient.
 """
 
 from toydiffusion.training.config import TrainConfig
+from toydiffusion.training.gradient import FlatWeights, MirroredLoss
 from toydiffusion.training.loop import TrainEvent, TrainingError, run, train
 from toydiffusion.training.loss import denoising_loss, expected_loss
 from toydiffusion.training.state import History, TrainState, build, check_checkpoint, fingerprint
 
 __all__ = [
+    "FlatWeights",
     "History",
+    "MirroredLoss",
     "TrainConfig",
     "TrainEvent",
     "TrainState",

@@ -14,11 +14,11 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from toydiffusion.denoisers import preconditioning
 from toydiffusion.errors import InputError
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
-from toydiffusion.training.loss import denoising_loss, expected_loss
+from toydiffusion.training.gradient import MirroredLoss
+from toydiffusion.training.loss import expected_loss
 from toydiffusion.training.state import TrainState
 from toydiffusion.types import Labels, Points
 
@@ -40,8 +40,8 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
 
     Raises `TrainingError` as soon as the loss is not finite.
     """
-    device = config.torch_device()
-    num_classes = state.network.num_classes
+    network = state.weights.network
+    device, num_classes = state.weights.values.device, network.num_classes
     steps, size = config.total_steps(len(z), num_classes), config.points_per_step(len(z))
     order = torch.randperm(len(z), generator=RowNoise(state.seed, "held out").generator())
     kept_apart = order[: round(config.held_out * len(z))]
@@ -51,51 +51,51 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
     points = z.float()
     batches = _batches(kept, size, state)
     noise = config.noise()
-    scheme = preconditioning(config.preconditioning)
-    averaged: list[Tensor] = list(state.average.parameters())
-    current = [parameter.detach() for parameter in state.network.parameters()]
+    mirrored_loss = MirroredLoss(state.weights)
 
     while state.step < steps:
         generator = RowNoise(state.seed, "training").generator(state.step)
         rows = next(batches)
-        sigma = noise.sample_sigma(len(rows), generator).float().repeat(2)
+        sigma = noise.sample_sigma(len(rows), generator).float()
         eps = torch.randn(len(rows), points.shape[1], generator=generator)
-        eps = torch.cat([eps, -eps])
         chosen = None
         if label is not None:
             dropped = torch.rand(len(rows), generator=generator) < config.label_dropout
-            chosen = torch.where(dropped, num_classes, label[rows]).repeat(2).to(device)
-        rate = config.learning_rate * (1 - state.step / steps) * min(1, (state.step + 1) / _WARM_UP)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        loss = denoising_loss(
-            state.network,
-            scheme,
-            points[rows].repeat(2, 1).to(device),
-            sigma.to(device),
-            eps.to(device),
-            chosen,
-        )
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            chosen = torch.where(dropped, num_classes, label[rows]).to(device)
+        loss, gradient = mirrored_loss(points[rows].to(device), sigma.to(device), eps.to(device), chosen)
         value = loss.item()
+        rate = config.learning_rate * (1 - state.step / steps) * min(1, (state.step + 1) / _WARM_UP)
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {state.step + 1} of {steps}, learning rate {rate:.3g}; "
                 "try a lower learning_rate"
             )
-        state.optimizer.step()
-        torch._foreach_lerp_(averaged, current, 1 / (1 + config.averaging * state.step))
+        _adam(state, gradient, rate)
+        state.average.values.lerp_(state.weights.values, 1 / (1 + config.averaging * state.step))
         state.loss.append(value)
         state.step += 1
         if len(kept_apart) and (state.step % max(1, steps // 50) == 0 or state.step == steps):
             held = kept_apart
             apart = None if label is None else label[held].to(device)
-            held_loss, _ = expected_loss(state.average, config, points[held].to(device), apart)
+            # The same noise each time, so that differences of the losses are those of the weights.
+            held_loss, _ = expected_loss(state.average.network, config, points[held].to(device), apart)
+            if held_loss <= min((before for _, before in state.held_out), default=math.inf):
+                state.best = state.average.values.clone()
             state.held_out.append((state.step, held_loss))
         yield state
 
 
+def _adam(state: TrainState, gradient: Tensor, rate: float) -> None:
+    """Change the weights by Adam's rule (Kingma & Ba 2015, algorithm 1), as step `state.step + 1`."""
+    mean, square = state.moments
+    mean.lerp_(gradient, 1 - _BETAS[0])
+    square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+    first, second = (1 - beta ** (state.step + 1) for beta in _BETAS)
+    state.weights.values.addcdiv_(mean, (square / second).sqrt_().add_(1e-8), value=-rate / first)
+
+
+_BETAS = (0.9, 0.999)
+"""The decay of the running means of the gradient and of its square."""
 _WARM_UP = 20
 
 
@@ -147,7 +147,7 @@ def run(
 
     Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
     """
-    steps = config.total_steps(len(z), state.network.num_classes)
+    steps = config.total_steps(len(z), state.weights.network.num_classes)
     saved = monotonic()
     threads = torch.get_num_threads()
     # Layers this small gain nothing from a second thread, lose much on a busy machine, and round

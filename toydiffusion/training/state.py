@@ -18,6 +18,7 @@ from toydiffusion.errors import InputError, shown, whole_number
 from toydiffusion.files import Archive, check_target
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
+from toydiffusion.training.gradient import FlatWeights
 from toydiffusion.types import Labels, Points
 from toydiffusion.views import data_frame
 
@@ -64,13 +65,21 @@ class History:
 
 @dataclass
 class TrainState:
-    """Everything that training changes; `train` carries it forward, `save` and `resume` keep it in a file."""
+    """Everything that training changes; `train` carries it forward, `save` and `resume` keep it in a file.
 
-    network: Network
-    average: Network
-    optimizer: torch.optim.Adam
+    - `weights`, `average`: those of the network, and their average over the last steps.
+    - `moments` `(2, size)`: the running means of the gradient and of its square (Adam).
+    - `seed`, `step`: the seed, and the steps done so far.
+    - `best` `(size,)`: the average with the smallest loss at the held-out points, if there are any.
+    - `loss`, `held_out`: see `History`.
+    """
+
+    weights: FlatWeights
+    average: FlatWeights
+    moments: Tensor
     seed: int
     step: int = 0
+    best: Tensor | None = None
     loss: list[float] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
 
@@ -83,18 +92,23 @@ class TrainState:
     def start(cls, dim: int, num_classes: int, config: TrainConfig, *, seed: int) -> TrainState:
         """Return the state before the first step."""
         device = config.torch_device()
-        network = build(dim, num_classes, config, seed=seed).to(device)
-        average = build(dim, num_classes, config, seed=seed).to(device).requires_grad_(False)
-        # One fused pass over the parameters: a third of the step's time with networks this small.
-        optimizer = torch.optim.Adam(network.parameters(), betas=(0.9, 0.999), fused=True)
-        return cls(network, average, optimizer, seed)
+        weights, average = (
+            FlatWeights(build(dim, num_classes, config, seed=seed).to(device)) for _ in range(2)
+        )
+        return cls(weights, average, torch.zeros(2, len(weights.values), device=device), seed)
+
+    @property
+    def trained(self) -> Network:
+        """The network of the averaged weights: of the best average with held-out points, else of the last."""
+        if self.best is not None:
+            self.average.values.copy_(self.best)
+        return self.average.network
 
     def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
         """Write a checkpoint; `fingerprint` says which data and settings it belongs to."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+        tensors = {"weights": self.weights.values, "average": self.average.values, "moments": self.moments}
+        if self.best is not None:
+            tensors["best"] = self.best
         tensors |= self.history.tensors()
         metadata = {"step": self.step, "seed": self.seed, "fingerprint": fingerprint}
         Archive(tensors, metadata).write(path, "checkpoint")
@@ -114,17 +128,14 @@ class TrainState:
             raise InputError(f"checkpoint {shown(str(path))} cannot be resumed: {reason}") from None
 
     def _take(self, archive: Archive) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}, "history": {}}
-        for name, tensor in archive.tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.network.load_state_dict(parts["network"])
-        self.average.load_state_dict(parts["average"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            i, _, key = name.partition(".")
-            moments.setdefault(int(i), {})[key] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        own = {"weights": self.weights.values, "average": self.average.values, "moments": self.moments}
+        for name, tensor in own.items():
+            given = archive.tensors[name]
+            if given.shape != tensor.shape:
+                raise InputError(f"{name!r} has shape {tuple(given.shape)}, not {tuple(tensor.shape)}")
+            tensor.copy_(given)
+        if "best" in archive.tensors:
+            self.best = torch.empty_like(self.average.values).copy_(archive.tensors["best"])
         history = History.from_tensors(archive.tensors)
         self.loss, self.held_out = list(history.loss), list(history.held_out)
         self.step = whole_number("step", archive.metadata["step"], 0)
