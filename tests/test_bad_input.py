@@ -106,6 +106,7 @@ BAD_COMMANDS = [
     (f"fit good.csv --preconditioning emd {FIT}", ["preconditioning 'emd'", "did you mean 'edm'"]),
     (f"fit good.csv --device gpu {FIT}", ["device 'gpu'", "'cpu'"]),
     (f"fit good.csv --device meta {FIT}", ["device 'meta'", "'cpu'"]),
+    ("sample model.safetensors -n 5 --device gpu --out new.csv", ["device 'gpu'", "'cpu'"]),
     (f"fit good.csv {FIT} --steps 0", ["--steps", "0", ">= 1"]),
     (f"fit good.csv {FIT} --steps 1.5", ["--steps", "'1.5'", "whole number"]),
     (f"fit good.csv {FIT} --batch-size 0", ["--batch-size", "0", ">= 1"]),

@@ -481,8 +481,8 @@ def test_a_denoiser_that_heeds_nothing_is_a_single_point() -> None:
 
 
 def test_reference_turns_into_whitened_coordinates_and_back() -> None:
-    reference = Reference.of(TILTED, 5, None)
     z, _ = TILTED.rows(0, 5, seed=0)
+    reference = Reference.of(TILTED, z, None)
     sigma = level(5, 0.7)
     y = reference.whitened(z, sigma)
     np.testing.assert_allclose(reference.points(y, sigma), z, rtol=1e-12)

@@ -23,6 +23,7 @@ ROOT = Path(toydiffusion.__file__).parent
 LAYERS = [
     "types",
     "errors",
+    "devices",
     "row_noise",
     "files",
     "progress",

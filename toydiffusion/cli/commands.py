@@ -127,6 +127,9 @@ Table: TypeAlias = Annotated[
 ]
 
 
+_DEVICE = "Where to compute: cpu, cuda (a GPU), cuda:1, or auto, which is a GPU if there is one."
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"toydiffusion {__version__}")
@@ -236,6 +239,7 @@ def sample(
         int, flag(int, "The number of the first row, in the endless sample of the seed.")
     ] = 0,
     batch_size: Annotated[int, flag(int, "Points in memory at once.")] = 8192,
+    device: Annotated[str, flag(str, _DEVICE)] = "auto",
 ) -> None:
     """Sample new points from a model into a table.
 
@@ -252,6 +256,7 @@ def sample(
         seed=seed,
         first_row=first_row,
         batch_size=batch_size,
+        device=device,
         progress=None,
     )
     with tables.Writer(out, codec.names, codec.label_name, codec.classes, protect=[model]) as writer:
@@ -317,6 +322,7 @@ def log_prob(
     ] = "raise",
     tolerance: Annotated[float, flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
     batch_size: Annotated[int, flag(int, "Points computed at once.")] = 4096,
+    device: Annotated[str, flag(str, _DEVICE)] = "auto",
 ) -> None:
     """Compute log-densities with error bars, and class probabilities.
 
@@ -338,7 +344,9 @@ def log_prob(
     table = tables.read(points, columns=loaded.columns, label_column=label_column, on_bad=on_bad)
     _stop_if_asked()
     _check_not_the_source(out, loaded)
-    blocks = loaded.log_prob_blocks(table, wanted, tolerance=tolerance, batch_size=batch_size, progress=None)
+    blocks = loaded.log_prob_blocks(
+        table, wanted, tolerance=tolerance, batch_size=batch_size, device=device, progress=None
+    )
     names = [f"p_{word}" for word in _class_words(loaded)]
     missed, worst = 0, 0.0
     columns = ["log_density", "log_density_total_error", *names]

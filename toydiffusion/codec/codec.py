@@ -174,5 +174,5 @@ class Codec:
         """Return the user's labels of class indices, `(n,)`; None without classes or without indices."""
         if self.classes is None or index is None:
             return None
-        labels: LabelArray = self.classes[index.numpy()]
+        labels: LabelArray = self.classes[index.cpu().numpy()]
         return labels

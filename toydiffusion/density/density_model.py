@@ -18,6 +18,7 @@ from toydiffusion.density.density_config import DensityConfig
 from toydiffusion.density.elbo import Elbo, elbo
 from toydiffusion.density.log_density import LogDensity, log_density, prior_error, value_and_gradient
 from toydiffusion.density.probability_flow import FlowResult, ProbabilityFlow
+from toydiffusion.devices import CPU
 from toydiffusion.distributions import Prior
 from toydiffusion.types import Denoiser, FloatArray, Labels, Levels, Points
 
@@ -33,6 +34,7 @@ class DensityModel:
     """A denoiser and a prior, in z: together they define a density.
 
     - `denoiser`: computes in float64.
+    - `device`: where the flow computes (default: the CPU).
     - `single`: the same in float32, or None (default). Log-densities use it from a tolerance of
       `SINGLE_PRECISION` on.
     - `prior`: the law at sigma_max. Its distribution holds the moments and frequencies of the classes. With
@@ -46,6 +48,7 @@ class DensityModel:
     sigma_min: float
     config: DensityConfig = field(default_factory=DensityConfig)
     single: Denoiser | None = None
+    device: torch.device = CPU
 
     @property
     def num_classes(self) -> int:
@@ -61,7 +64,11 @@ class DensityModel:
     def flow(self) -> ProbabilityFlow:
         """The probability flow of the denoiser, in float64."""
         return ProbabilityFlow(
-            self.denoiser, self.prior.distribution, self.config.tolerance, self.config.max_evaluations
+            self.denoiser,
+            self.prior.distribution,
+            self.config.tolerance,
+            self.config.max_evaluations,
+            device=self.device,
         )
 
     @property

@@ -202,7 +202,7 @@ def _bound(
     n, d = z.shape
     # The control variate must not be thinner than the levels sampled most: the denoiser of a class of one
     # point has nothing in common with a Gaussian far below them, and the difference would not cancel.
-    reference = Reference.of(prior.distribution, n, label).widened(math.exp(2 * law.center))
+    reference = Reference.of(prior.distribution, z, label).widened(math.exp(2 * law.center))
     copies = torch.arange(n).repeat_interleave(size)
     clean, near = z[copies], reference.rows(copies)
     given = None if label is None else label[copies]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toydiffusion.density.trace import denoise_with_trace
+from toydiffusion.devices import CPU
 from toydiffusion.distributions import Distribution, Reference
 from toydiffusion.errors import finite_number, whole_number
 from toydiffusion.solvers import DORMAND_PRINCE
@@ -47,6 +48,10 @@ class FlowResult:
     evaluations: Tensor
     met: Tensor
 
+    def to(self, device: torch.device) -> FlowResult:
+        """Return the same on this device."""
+        return FlowResult(*(getattr(self, one.name).to(device) for one in fields(self)))
+
 
 @dataclass(frozen=True, eq=False)
 class ProbabilityFlow:
@@ -58,6 +63,7 @@ class ProbabilityFlow:
       reference it is that many tenths of it.
     - `max_evaluations`: the evaluations after which a point is refined no further. It then ends in steps that
       double up to a moderate length, and its `error` says how exact it is.
+    - `device`: where it computes; its arguments and results may be elsewhere.
     - `precision`: in what the denoiser computes, for the rounding in `error`. The flow itself is in float64.
 
     **Equations.** With s = log sigma and J the Jacobian of the denoiser D, points and log-density move by
@@ -109,6 +115,7 @@ class ProbabilityFlow:
     tolerance: float = TOLERANCE
     max_evaluations: int = MAX_EVALUATIONS
     precision: torch.dtype = torch.float64
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -130,9 +137,15 @@ class ProbabilityFlow:
         With `probes` `(n, k, d)` the trace is Hutchinson's (`denoise_with_trace`), with the same probes
         all the way. With `create_graph` the results are differentiable in the z given, at fixed steps.
         """
+        if z.device != self.device:
+            there = [None if one is None else one.to(self.device) for one in (z, sigma, label, probes)]
+            at, level, kind, signs = there
+            assert at is not None
+            assert level is not None
+            return self.carry(at, level, target, kind, probes=signs, create_graph=create_graph).to(z.device)
         n, _ = z.shape
         knee = 4 * math.sqrt(float(self.moments.covariance.diagonal().mean()))
-        field = _Field(self.denoiser, Reference.of(self.moments, n, label), label, knee, probes, create_graph)
+        field = _Field(self.denoiser, Reference.of(self.moments, z, label), label, knee, probes, create_graph)
         end = torch.full_like(sigma, target)
         columns = 1 if probes is None else probes.shape[1]
         start = torch.cat([field.reference.whitened(z, sigma), z.new_zeros(n, columns)], 1)
@@ -311,7 +324,7 @@ class _StepChecks:
         return cls(
             u[:, None].repeat(1, 7),
             rate[:, None].repeat(1, 7, 1),
-            torch.zeros(n, dtype=torch.int64),
+            torch.zeros_like(u, dtype=torch.int64),
             torch.zeros_like(rate),
             _Steepness(rate.new_zeros(n, 0), rate.new_zeros(n, 0)),
             torch.zeros_like(u),
@@ -343,7 +356,7 @@ class _StepChecks:
             return
         u = self.u[rows]
         begin, h = u[:, first, None], u[:, first + 2, None] - u[:, first, None]
-        place = torch.arange(7)
+        place = torch.arange(7, device=u.device)
         known = place >= 6 - 2 * self.number[rows][:, None]
         # The last step has one neighbour. Like the first one it is checked by five moments.
         known &= place >= first - 2
@@ -361,10 +374,10 @@ def _quadrature(x: Tensor, known: Tensor) -> Tensor:
     the places 0, 1/2, 1 and outside, where the formula would divide by zero.
     """
     apart = x[:, :, None] - x[:, None, :]
-    both = known[:, :, None] & known[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool)
+    both = known[:, :, None] & known[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     # Distances in halves of the step, so that products of six neither vanish nor overflow.
     barycentric = known / torch.where(both, 2 * apart, 1.0).prod(2)
-    nodes, gauss = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(4))
+    nodes, gauss = (torch.from_numpy(a).to(x) for a in np.polynomial.legendre.leggauss(4))
     at = barycentric[:, None, :] / ((1 + nodes[:, None]) / 2 - x[:, None, :])
     weights: Tensor = torch.einsum("q,nqm->nm", gauss / 2, at / at.sum(2, keepdim=True))
     return weights

@@ -40,10 +40,8 @@ def denoise_with_trace(
         if not clean.requires_grad:  # a denoiser that does not depend on z
             return clean, z.new_zeros(len(z), 1 if probes is None else probes.shape[1])
         n, d = z.shape
-        if probes is None:
-            directions = torch.eye(d, dtype=z.dtype)[:, None].expand(d, n, d)
-        else:
-            directions = probes.transpose(0, 1)
+        axes = torch.eye(d).to(z)[:, None].expand(d, n, d)
+        directions = axes if probes is None else probes.transpose(0, 1)
         parts = []
         for i, direction in enumerate(directions):
             last = i == len(directions) - 1

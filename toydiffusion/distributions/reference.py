@@ -31,15 +31,17 @@ class Reference:
     kind: Labels
 
     @classmethod
-    def of(cls, distribution: Distribution, n: int, label: Labels | None) -> Reference:
-        """Return the moments of the labels' classes, or of the whole for each of n rows."""
+    def of(cls, distribution: Distribution, z: Points, label: Labels | None) -> Reference:
+        """Return the moments of the labels' classes, or of the whole, for each row of z, on its device."""
         if label is None:
             means, covariances = distribution.mean[None], distribution.covariance[None]
-            label = torch.zeros(n, dtype=torch.int64)
+            label = torch.zeros(len(z), dtype=torch.int64)
         else:
             means, covariances = distribution.class_means, distribution.class_covariances
         variances, axes = torch.linalg.eigh(covariances)
-        return cls(means, variances.clamp(min=0.0), axes, label)
+        return cls(
+            means.to(z.device), variances.clamp(min=0.0).to(z.device), axes.to(z.device), label.to(z.device)
+        )
 
     @property
     def mean(self) -> Tensor:

@@ -15,6 +15,7 @@ from toydiffusion import tables
 from toydiffusion.certificate import Certificate
 from toydiffusion.codec import Standardizer
 from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity
+from toydiffusion.devices import torch_device
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
 from toydiffusion.model import densities, fitting, model_file, plotting
@@ -54,6 +55,7 @@ class _SampleSettings(TypedDict, total=False):
     seed: int
     first_row: int
     batch_size: int
+    device: str
     progress: bool | None
 
 
@@ -67,6 +69,8 @@ class Diffusion:
     - `label`: one of `classes` for all points, or `(n,)` of them, or None. None means the mixture of the
       classes by their frequencies, for samples and densities alike.
     - `seed`: a whole number >= 0. The same seed gives the same result.
+    - `device`: where to compute: "cpu", "cuda" (a GPU), "cuda:1", or "auto", which is a GPU if there is one.
+      The random numbers are the same everywhere, and the results agree up to rounding.
     - `first_row`: the number of the first row. Row i depends on the seed and on i only: rows a to b of a run
       are those rows of any longer run, up to float32 rounding (about 1e-6 of a standard deviation), since
       matrix products round differently in batches of another shape. The same call gives the same bits.
@@ -326,6 +330,7 @@ class Diffusion:
         return_labels: bool = False,
         as_frame: bool = False,
         batch_size: int = 8192,
+        device: str = "auto",
         progress: bool | None = False,
     ) -> FloatArray | tuple[FloatArray, LabelArray] | DataFrame:
         """Return n new points, `(n, d)` float64, alone, with their labels `(n,)`, or as a pandas data frame.
@@ -373,6 +378,7 @@ class Diffusion:
                 seed=seed,
                 first_row=first_row,
                 batch_size=batch_size,
+                device=device,
                 progress=progress,
             )
         )
@@ -391,6 +397,7 @@ class Diffusion:
         seed: int = 0,
         first_row: int = 0,
         batch_size: int = 8192,
+        device: str = "auto",
         progress: bool | None = False,
     ) -> Iterator[Block]:
         """Yield the result of `sample` in blocks of `batch_size` points, in constant memory.
@@ -407,7 +414,7 @@ class Diffusion:
             n = len(given)
         rows = rows_from(first_row, n)
         return sample_blocks(
-            fitted,
+            self._on(device),
             rows,
             sampling or self.sampling,
             fitted.codec.class_index(label, len(rows)),
@@ -425,6 +432,7 @@ class Diffusion:
         sampling: SampleConfig | None = None,
         seed: int = 0,
         first_row: int = 0,
+        device: str = "auto",
     ) -> tuple[FloatArray, FloatArray]:
         """Return the trajectories of n points, `(steps + 1, n, d)` in x, and the levels, `(steps + 1,)`.
 
@@ -433,7 +441,7 @@ class Diffusion:
         _check_kind("sampling", sampling, SampleConfig)
         rows = rows_from(first_row, n)
         index = self.fitted.codec.class_index(label, len(rows))
-        return sample_trajectory(self.fitted, rows, sampling or self.sampling, index, seed=seed)
+        return sample_trajectory(self._on(device), rows, sampling or self.sampling, index, seed=seed)
 
     def sample_with_log_prob(
         self,
@@ -443,6 +451,7 @@ class Diffusion:
         tolerance: float = TOLERANCE,
         seed: int = 0,
         first_row: int = 0,
+        device: str = "auto",
     ) -> tuple[FloatArray, LogDensity, LabelArray | None]:
         """Return n new points `(n, d)`, their log-densities, and their labels (None in a model without).
 
@@ -453,7 +462,7 @@ class Diffusion:
         rows = rows_from(first_row, n)
         index = self.fitted.codec.class_index(label, len(rows))
         points, density, labels = sample_with_log_prob(
-            self.fitted, rows, DensityConfig(tolerance), index, seed=seed
+            self._on(device), rows, DensityConfig(tolerance), index, seed=seed
         )
         density.warn(tolerance)
         return points, density, labels
@@ -473,6 +482,7 @@ class Diffusion:
         first_row: int = 0,
         on_bad: str = "raise",
         batch_size: int = 4096,
+        device: str = "auto",
         progress: bool | None = False,
     ) -> LogDensity:
         """Return the log-density at points x, in nats: `value` `(n,)`, with `error` and `prior_error`.
@@ -503,7 +513,7 @@ class Diffusion:
         plan, table = DensityConfig(tolerance, max_evaluations, probes), self._table(x, on_bad)
         n = len(table.points)
         blocks = densities.log_prob_blocks(
-            self.fitted,
+            self._on(device),
             table,
             plan,
             self.fitted.codec.class_index(label, n),
@@ -526,6 +536,7 @@ class Diffusion:
         max_evaluations: int = MAX_EVALUATIONS,
         first_row: int = 0,
         batch_size: int = 4096,
+        device: str = "auto",
         progress: bool | None = False,
     ) -> Iterator[Densities]:
         """Yield log-densities and class probabilities of a table in blocks, in constant memory.
@@ -538,7 +549,7 @@ class Diffusion:
         codec, table = self.fitted.codec, self.fitted.codec.select(table, table.source)
         index = codec.table_index(table) if label is None else codec.class_index(label, len(table.points))
         return densities.log_prob_blocks(
-            self.fitted,
+            self._on(device),
             table,
             DensityConfig(tolerance, max_evaluations),
             index,
@@ -555,6 +566,7 @@ class Diffusion:
         *,
         sigma: ArrayLike | None = None,
         tolerance: float = TOLERANCE,
+        device: str = "auto",
     ) -> FloatArray:
         """Return the gradient of `log_prob` in x, `(n, d)`, in nats per unit of x, by autograd.
 
@@ -563,9 +575,16 @@ class Diffusion:
         """
         table = self._table(x)
         index, level = self._index_and_level(table, label, sigma)
-        return densities.grad_log_prob(self.fitted, table, DensityConfig(tolerance), index, level)
+        return densities.grad_log_prob(self._on(device), table, DensityConfig(tolerance), index, level)
 
-    def score(self, x: ArrayLike | Any, label: Any = None, *, sigma: ArrayLike | None = None) -> FloatArray:
+    def score(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        sigma: ArrayLike | None = None,
+        device: str = "auto",
+    ) -> FloatArray:
         """Return the learned score `(D(z; sigma, label) - z) / sigma^2` at x, `(n, d)`.
 
         It is in nats per unit of x. Without a label a model with labels returns
@@ -573,7 +592,7 @@ class Diffusion:
         """
         table = self._table(x)
         index, level = self._index_and_level(table, label, sigma)
-        return densities.score(self.fitted, table, index, level)
+        return densities.score(self._on(device), table, index, level)
 
     def elbo(
         self,
@@ -584,6 +603,7 @@ class Diffusion:
         steps: int | None = None,
         seed: int = 0,
         first_row: int = 0,
+        device: str = "auto",
     ) -> Elbo:
         """Return the evidence lower bound at points x: its value and its terms, each with a standard error.
 
@@ -597,7 +617,7 @@ class Diffusion:
         """
         table = self._table(x)
         return densities.elbo(
-            self.fitted,
+            self._on(device),
             table,
             self.fitted.codec.class_index(label, len(table.points)),
             evaluations=evaluations,
@@ -606,7 +626,9 @@ class Diffusion:
             first_row=rows_from(first_row, len(table.points)).start,
         )
 
-    def encode(self, x: ArrayLike | Any, label: Any = None, *, tolerance: float = 1e-5) -> FloatArray:
+    def encode(
+        self, x: ArrayLike | Any, label: Any = None, *, tolerance: float = 1e-5, device: str = "auto"
+    ) -> FloatArray:
         """Carry points up the probability flow; return their latents at sigma_max, `(n, d)`, in z.
 
         Divided by `sqrt(1 + sigma_max^2)` the latents are about standard normal.
@@ -617,9 +639,11 @@ class Diffusion:
         """
         table = self._table(x)
         index = self.fitted.codec.class_index(label, len(table.points))
-        return densities.encode(self.fitted, table, index, tolerance=tolerance)
+        return densities.encode(self._on(device), table, index, tolerance=tolerance)
 
-    def decode(self, latent: ArrayLike, label: Any = None, *, tolerance: float = 1e-5) -> FloatArray:
+    def decode(
+        self, latent: ArrayLike, label: Any = None, *, tolerance: float = 1e-5, device: str = "auto"
+    ) -> FloatArray:
         """Carry latents down the probability flow; return the points x that `encode` carries to them.
 
         The points stop at sigma_min, without the final denoising of `sample`.
@@ -631,12 +655,17 @@ class Diffusion:
         if given.shape[1] != self.dim:
             raise InputError(f"latent must have {self.dim} columns, got {given.shape[1]}")
         index = self.fitted.codec.class_index(label, len(given))
-        return densities.decode(self.fitted, torch.from_numpy(given), index, tolerance=tolerance)
+        return densities.decode(self._on(device), torch.from_numpy(given), index, tolerance=tolerance)
 
     # Classes ----------------------------------------------------------------------------------------
 
     def predict_proba(
-        self, x: ArrayLike | Any, *, tolerance: float = TOLERANCE, on_bad: str = "raise"
+        self,
+        x: ArrayLike | Any,
+        *,
+        tolerance: float = TOLERANCE,
+        on_bad: str = "raise",
+        device: str = "auto",
     ) -> FloatArray:
         """Return the probability of each class given x, `(n, K)`, columns in the order of `classes`.
 
@@ -646,13 +675,14 @@ class Diffusion:
         if self.classes is None:
             raise InputError("this model was fitted without labels, so it knows no classes")
         plan, table = DensityConfig(tolerance), self._table(x, on_bad)
-        found = densities.joined(densities.log_prob_blocks(self.fitted, table, plan, classes=True))
+        blocks = densities.log_prob_blocks(self._on(device), table, plan, classes=True)
+        found = densities.joined(blocks)
         found.log_prob.warn(tolerance)
         return np.asarray(found.class_probabilities)
 
-    def predict(self, x: ArrayLike | Any) -> LabelArray:
+    def predict(self, x: ArrayLike | Any, *, device: str = "auto") -> LabelArray:
         """Return the most probable class of each point, `(n,)`: one of `classes`."""
-        probabilities = self.predict_proba(x)
+        probabilities = self.predict_proba(x, device=device)
         found: LabelArray = np.asarray(self.classes)[probabilities.argmax(1)]
         return found
 
@@ -668,6 +698,7 @@ class Diffusion:
         columns: Sequence[str] | None = None,
         n: int = 2000,
         seed: int = 0,
+        device: str = "auto",
         progress: bool | None = False,
     ) -> Figure:
         """Return a matplotlib `Figure` of the model or of its training. Notebooks show it.
@@ -712,7 +743,9 @@ class Diffusion:
         chosen = None if columns is None else fitted.codec.positions(columns)
         n, seed = whole_number("n", n, 1, hint=", the number of samples"), seed_number(seed)
         known = None if truth is None else self.standardized(truth)
-        return plotting.plot_model(fitted, table, index, known, chosen, n=n, seed=seed, progress=progress)
+        return plotting.plot_model(
+            self._on(device), table, index, known, chosen, n=n, seed=seed, progress=progress
+        )
 
     # Certificate ------------------------------------------------------------------------------------
 
@@ -725,6 +758,7 @@ class Diffusion:
         points: int = 1000,
         tolerance: float = TOLERANCE,
         seed: int = 0,
+        device: str = "auto",
         progress: bool | None = None,
     ) -> Certificate:
         """Return a certificate of the log-density: `print` it, or read its fields.
@@ -743,7 +777,7 @@ class Diffusion:
         """
         index = self.fitted.codec.class_index(label, 1)
         return densities.check_density(
-            self.fitted,
+            self._on(device),
             truth,
             DensityConfig(tolerance),
             None if index is None else int(index[0]),
@@ -775,6 +809,9 @@ class Diffusion:
         return html_table(repr(self), [] if self._fitted is None else self.card())
 
     # Arguments --------------------------------------------------------------------------------------
+
+    def _on(self, device: str) -> FittedModel:
+        return self.fitted.on(torch_device(device))
 
     def _table(self, x: Any, on_bad: str = "raise", *, what: str = "x") -> tables.Table:
         codec = self.fitted.codec

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from toydiffusion.codec import Codec
 from toydiffusion.denoisers import Guided, Network
 from toydiffusion.density import DensityConfig, DensityModel
+from toydiffusion.devices import CPU
 from toydiffusion.distributions import Prior
 from toydiffusion.errors import InputError
 from toydiffusion.solvers import SampleConfig
@@ -76,6 +78,25 @@ class FittedModel:
         """The denoiser without labels: of a network, the one trained with dropped labels."""
         return self.denoiser.unconditional if isinstance(self.denoiser, Network) else self.denoiser
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is. Another denoiser is given points on the CPU."""
+        if not isinstance(self.denoiser, Network):
+            return CPU
+        return self.denoiser.edge_offset.device
+
+    def on(self, device: torch.device) -> FittedModel:
+        """Return the same model with its network on this device. Every operation then runs there."""
+        if not isinstance(self.denoiser, Network) or device == self.device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = self.with_denoiser(deepcopy(self.denoiser).to(device))
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, FittedModel]:
+        return {}
+
     @cached_property
     def precise(self) -> Denoiser:
         """The denoiser in float64, with its weights fixed."""
@@ -102,6 +123,7 @@ class FittedModel:
             self.sigma_min,
             plan or DensityConfig(),
             self.denoiser if isinstance(self.denoiser, Network) else None,
+            self.device,
         )
 
     def with_denoiser(self, denoiser: Denoiser) -> FittedModel:

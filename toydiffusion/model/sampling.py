@@ -118,7 +118,10 @@ def sample_trajectory(
 def _start(
     model: FittedModel, rows: range, sigma: float, label: Labels | None, given: Points | None, seed: int
 ) -> tuple[Points, Labels | None]:
-    """Return noisy points at `sigma` to start from, and their labels; None in a model without labels."""
+    """Return noisy points at `sigma` to start from, and their labels; None in a model without labels.
+
+    Both are on the device of the model. The random numbers are made on the CPU.
+    """
     if given is None:
         start, label = Prior(model.prior.distribution, sigma).rows(rows, seed=seed, label=label)
     else:
@@ -129,7 +132,9 @@ def _start(
             below = torch.from_numpy(class_posterior(model.density(), start, level)).cumsum(1)
             choice = RowNoise(seed, "class of a given point").uniform(rows.start, rows.stop, dim=1)
             label = (choice >= below[:, :-1]).sum(1)
-    return start, None if model.codec.classes is None else label
+    if model.codec.classes is None or label is None:
+        return start.to(model.device), None
+    return start.to(model.device), label.to(model.device)
 
 
 def sample_with_log_prob(

@@ -91,7 +91,7 @@ def reverse(
             return _multistep(denoise, z, levels.tolist(), solver)
         case AdamsBashforth():
             law = Gaussian(torch.zeros(z.shape[1]), torch.eye(z.shape[1])) if moments is None else moments
-            reference = Reference.of(law, len(z), label if moments is not None else None)
+            reference = Reference.of(law, z, label if moments is not None else None)
             return _adams_bashforth(denoise, z, levels.tolist(), solver, reference)
         case ReverseSDE():
             return _reverse_sde(denoise, z, levels.tolist(), solver, clock, fresh)
@@ -154,7 +154,7 @@ def _adams_bashforth(
     unit = levels[-1] or levels[-2]
     # An axis without spread has no theta. A spread far below all levels does no harm.
     reference = reference.widened((1e-6 * unit) ** 2)
-    y = reference.whitened(z, z.new_tensor(levels[:1]))
+    y = reference.whitened(z, z.new_full((1,), levels[0]))
     past: deque[tuple[float, Tensor]] = deque(maxlen=method.order)
     for sigma, after in itertools.pairwise(levels):
         spread = reference.spread(z.new_full((1,), sigma))

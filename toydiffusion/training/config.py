@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from toydiffusion.denoisers import PRECONDITIONINGS
+from toydiffusion.devices import device_name, torch_device
 from toydiffusion.errors import InputError, choice, finite_number, nearest, shown, store, whole_number
 from toydiffusion.schedules import Schedule, schedule
 
@@ -77,10 +77,7 @@ class TrainConfig:
         store(self, "learning_rate", finite_number("learning_rate", self.learning_rate, above=0, below=1))
         if not isinstance(self.standardize, bool):
             raise InputError(f"standardize must be True or False, got {shown(self.standardize)}")
-        if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise InputError(
-                f"unknown device {shown(self.device)}: allowed are 'auto', 'cpu', 'cuda', 'cuda:1'"
-            )
+        device_name(self.device)
         choice("preconditioning", self.preconditioning, PRECONDITIONINGS)
         noise = self.noise()
         store(self, "sigma_min", noise.sigma_min)
@@ -102,13 +99,7 @@ class TrainConfig:
 
     def torch_device(self) -> torch.device:
         """Return the device that training runs on."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device != "cpu" and not torch.cuda.is_available():
-            raise InputError(
-                f"device {self.device!r} was asked for, but torch finds none; allowed: 'auto', 'cpu'"
-            )
-        return torch.device(self.device)
+        return torch_device(self.device)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainConfig:

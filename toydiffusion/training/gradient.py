@@ -6,7 +6,7 @@ Autograd would spend more time on its records than on the products of matrices, 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toydiffusion.denoisers import Network
 from toydiffusion.types import Labels, Levels, Points
@@ -24,9 +24,9 @@ class FlatWeights:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.values = torch.cat([weight.detach().flatten() for weight in network.parameters()])
-        for weight, place in zip(network.parameters(), self._split(self.values), strict=True):
-            weight.data = place
-            weight.requires_grad_(False)
+        for name, place in self.named(self.values).items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(owner), leaf, nn.Parameter(place, requires_grad=False))
 
     def _split(self, vector: Tensor) -> list[Tensor]:
         shapes = [weight.shape for weight in self.network.parameters()]
