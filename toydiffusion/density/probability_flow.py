@@ -377,10 +377,13 @@ def _quadrature(x: Tensor, known: Tensor) -> Tensor:
     both = known[:, :, None] & known[:, None, :] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     # Distances in halves of the step, so that products of six neither vanish nor overflow.
     barycentric = known / torch.where(both, 2 * apart, 1.0).prod(2)
-    nodes, gauss = (torch.from_numpy(a).to(x) for a in np.polynomial.legendre.leggauss(4))
+    nodes, gauss = (a.to(x) for a in _LEGENDRE)
     at = barycentric[:, None, :] / ((1 + nodes[:, None]) / 2 - x[:, None, :])
     weights: Tensor = torch.einsum("q,nqm->nm", gauss / 2, at / at.sum(2, keepdim=True))
     return weights
+
+
+_LEGENDRE = [torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(4)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -141,7 +141,7 @@ class AdamsBashforth:
         - `nodes`: the levels of the values.
         - `unit`: the unit of sigma in v.
         """
-        s, gauss = (torch.from_numpy(a).to(variance) for a in np.polynomial.legendre.leggauss(48))
+        s, gauss = (a.to(variance) for a in _QUADRATURE)
         root = variance.sqrt()[..., None]
         # By tan(theta) = sinh(q) the quadrature also resolves an axis far thinner than sigma.
         begin, end = torch.asinh(sigma / root), torch.asinh(after / root)
@@ -199,6 +199,9 @@ class EmbeddedPair:
     error: tuple[float, ...]
     middle: tuple[float, ...]
 
+
+_QUADRATURE = [torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(48)]
+"""Nodes and weights on (-1, 1)."""
 
 DORMAND_PRINCE = EmbeddedPair(
     order=5,
