@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The networks are small: one thread a process is fastest, and pytest-xdist has the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check mutants docs dist lowest benchmark peers clean
+.PHONY: demo test check mutants docs dist lowest benchmark bench peers clean
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) toydiffusion/__init__.py
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,9 @@ benchmark: $(VENV)/installed  ## the numbers of benchmarks/README.md
 	# Without what they declare: both ask for torchvision, which their samplers never use.
 	.venv-peers/bin/pip install --quiet --no-deps -c benchmarks/constraints.txt azula smalldiffusion
 	touch $@
+
+bench: .venv-peers/installed  ## beside the peers, in turn; the table goes to bench.md
+	.venv-peers/bin/python benchmarks/bench.py
 
 peers: .venv-peers/installed  ## other density estimators on the same points
 	.venv-peers/bin/python benchmarks/peers.py

@@ -54,8 +54,13 @@ def in_turn(work: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dic
     }
 
 
+REPORTED: list[tuple[str, str, str]] = []
+"""The rows so far."""
+
+
 def report(what: str, measured: str, target: str) -> None:
-    """Print a row: what was measured, and what must be reached."""
+    """Print a row, and keep it: what was measured, and what must be reached."""
+    REPORTED.append((what, measured, target))
     print(f"{what:66} {measured:40} (must reach {target})", flush=True)
 
 

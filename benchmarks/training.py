@@ -1,0 +1,126 @@
+"""How fast training is, and how near it comes to the exact denoiser.
+
+`python benchmarks/training.py [name ...]` runs the named `ROWS`, or all of them.
+
+- `step`: the time of a step of the default network, of the same step by autograd and torch's Adam, and of the
+  products of its matrices alone.
+- `kl`: KL to the truth of the default settings, on fresh draws of the training points.
+- `borders`: concentric squares of 1,000 points at the defaults: accuracy and border mass.
+- `growth`: the time of a step by points in it, columns and width.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from measure import MIXTURE, each, in_turn, report
+
+import toydiffusion as td
+from toydiffusion.distributions import ConcentricSquares, Distribution, Parallelogram, Square, TwoMoons
+from toydiffusion.metrics import border_mass, denoiser_divergence, share_inside
+from toydiffusion.training import FlatWeights, MirroredLoss, TrainConfig, build, denoising_loss
+
+FRESH = range(10, 20)
+"""Draws of points and weights that chose no setting."""
+
+
+def step() -> None:
+    config = TrainConfig()
+    z, eps = torch.randn(2, 500, 2)
+    sigma = torch.rand(500) + 0.01
+    ours = MirroredLoss(FlatWeights(build(2, 1, config, seed=0)))
+    network = build(2, 1, config, seed=0)
+    adam = torch.optim.Adam(network.parameters(), fused=True)
+    both, levels, noises = z.repeat(2, 1), sigma.repeat(2), torch.cat([eps, -eps])
+    matrices = list(network.weights)
+    rows = [torch.randn(1000, weight.shape[1]) for weight in matrices]
+    backs = [torch.randn(1000, weight.shape[0]) for weight in matrices]
+
+    def by_autograd() -> None:
+        adam.zero_grad()
+        denoising_loss(network, network.preconditioning, both, levels, noises, None).backward()  # type: ignore[no-untyped-call]
+        adam.step()
+
+    @torch.no_grad()
+    def products() -> None:
+        for weight, row, back in zip(matrices, rows, backs, strict=True):
+            _ = row @ weight.T, back.T @ row, back @ weight
+
+    def repeated(work: Callable[[], object]) -> Callable[[], None]:
+        return lambda: [work() for _ in range(100)] and None
+
+    work = {
+        "loss and gradient, written out": repeated(lambda: ours(z, sigma, eps, None)),
+        "the same by autograd, and Adam": repeated(by_autograd),
+        "its matrix products alone": repeated(products),
+    }
+    for name, found in in_turn(work).items():
+        report(f"100 steps of 500 points: {name}", str(found), "")
+    x = Square().sample(1000, seed=0)[0]
+    start = time.perf_counter()
+    td.Diffusion().fit(x, progress=False)
+    report("the default training of 1,000 points", f"{time.perf_counter() - start:.2f} s", "")
+
+
+def divergence(law: Distribution, points: int, draw: int, n: int = 200_000) -> float:
+    x, _ = law.sample(points, seed=100 + draw)
+    model = td.Diffusion().fit(x, seed=draw, progress=False)
+    s = model.standardizer
+    scale = float(s.scale.log().mean().exp())
+    truth = law.standardized(s.mean, s.scale)
+    return denoiser_divergence(model.denoiser, truth, sigma_min=0.01 / scale, sigma_max=5 / scale, n=n).value
+
+
+def kl() -> None:
+    cases: dict[str, tuple[Distribution, int, range]] = {
+        "square, 1,000 points": (Square(), 1000, FRESH),
+        "rotated square, 1,000 points": (Parallelogram.rotated_square(30.0), 1000, range(10, 14)),
+        "mixture, 1,000 points": (MIXTURE, 1000, range(10, 14)),
+        "moons, 1,000 points": (TwoMoons(), 1000, range(10, 14)),
+        "square, 10,000 points": (Square(), 10_000, range(10, 12)),
+    }
+    for name, (law, points, draws) in cases.items():
+        start = time.process_time()
+        found = [divergence(law, points, draw, 200_000 if points == 1000 else 40_000) for draw in draws]
+        seconds = (time.process_time() - start) / len(draws)
+        report(f"KL, {name}, nats, median [draws]", each(found), "")
+        mean = f"{statistics.mean(found):.4f}; {seconds:.1f}"
+        report(f"KL, {name}: mean; processor seconds a draw, judging included", mean, "")
+
+
+def borders() -> None:
+    squares, accuracy, mass = ConcentricSquares(), [], []
+    for draw in FRESH:
+        x, y = squares.sample(1000, seed=100 + draw)
+        model = td.Diffusion().fit(x, y, seed=draw, progress=False)
+        new, labels = model.sample(20_000, seed=draw, return_labels=True)
+        accuracy.append(share_inside(new, squares, labels))
+        mass.append(border_mass(new, labels))
+    report("concentric squares, 1,000 points: accuracy", each(accuracy, 3), "0.96")
+    report("the same: border mass over the truth", each(mass, 3), "0.80")
+
+
+def growth() -> None:
+    def steps(columns: int = 2, size: int = 500, **settings: int) -> Callable[[], object]:
+        x = torch.randn(1000, columns).double().numpy()
+        config = TrainConfig(steps=50, batch_size=size, **settings)
+        return lambda: td.Diffusion(config).fit(x, progress=False)
+
+    work = {"default": steps()}
+    work |= {f"{size:,} points a step": steps(size=size) for size in (125, 2000)}
+    work |= {f"{columns} columns": steps(columns) for columns in (10, 50)}
+    work |= {f"width {width}": steps(width=width) for width in (128, 256)}
+    for name, found in in_turn(work, rounds=3).items():
+        report(f"50 steps: {name}", str(found), "")
+
+
+ROWS: dict[str, Callable[[], None]] = {"step": step, "kl": kl, "borders": borders, "growth": growth}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or ROWS:
+        ROWS[name]()
