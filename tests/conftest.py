@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils import backend_registration
 
 from toydiffusion.cli import main
 
 torch.set_num_threads(1)
+
+# Before autograd first runs: it counts the devices once.
+if hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+    import pretend_gpu  # noqa: F401
 
 
 @pytest.fixture

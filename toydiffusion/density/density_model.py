@@ -7,6 +7,7 @@ weighted by their frequencies in the prior. All points and noise levels are in z
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toydiffusion.denoisers import Network
 from toydiffusion.density.density_config import DensityConfig
 from toydiffusion.density.elbo import Elbo, elbo
 from toydiffusion.density.log_density import LogDensity, log_density, prior_error, value_and_gradient
@@ -35,20 +37,17 @@ class DensityModel:
     """A denoiser and a prior, in z: together they define a density.
 
     - `denoiser`: computes in float64.
-    - `device`: where the flow computes (default: the CPU).
-    - `single`: the same in float32, or None (default). Log-densities use it from a tolerance of
-      `SINGLE_PRECISION` on.
     - `prior`: the law at sigma_max. Its distribution holds the moments and frequencies of the classes. With
       one class the model has no labels.
     - `sigma_min`: the noise level at which densities are asked for.
     - `config`: how exactly they are computed.
+    - `device`: where the flow computes; the CPU by default.
     """
 
     denoiser: Denoiser
     prior: Prior
     sigma_min: float
     config: DensityConfig = field(default_factory=DensityConfig)
-    single: Denoiser | None = None
     device: torch.device = CPU
 
     @property
@@ -74,10 +73,11 @@ class DensityModel:
 
     @property
     def quick_flow(self) -> ProbabilityFlow:
-        """The probability flow in the precision that the tolerance asks for."""
-        if self.single is None or self.config.tolerance < SINGLE_PRECISION:
+        """The probability flow, with a network in float32 if the tolerance allows (`SINGLE_PRECISION`)."""
+        if self.config.tolerance < SINGLE_PRECISION or not isinstance(self.denoiser, Network):
             return self.flow
-        return replace(self.flow, denoiser=self.single, precision=torch.float32)
+        single = deepcopy(self.denoiser).float()
+        return replace(self.flow, denoiser=single, precision=torch.float32)
 
     def lowest(self, n: int) -> Levels:
         """Return sigma_min for each of n rows, `(n,)` float64."""

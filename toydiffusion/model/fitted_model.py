@@ -122,8 +122,7 @@ class FittedModel:
             self.prior,
             self.sigma_min,
             plan or DensityConfig(),
-            self.denoiser if isinstance(self.denoiser, Network) else None,
-            self.device,
+            device=self.device,
         )
 
     def with_denoiser(self, denoiser: Denoiser) -> FittedModel:
