@@ -65,6 +65,25 @@ def test_training_gives_the_same_weights(gpu, model):
     np.testing.assert_allclose(there.history.held_out, model.history.held_out, rtol=1e-3)
 
 
+def test_distilling_gives_the_same_students(gpu, model, monkeypatch):
+    import warnings
+
+    from toydiffusion.distillation import checks
+
+    for name, value in (("_EACH", 150), ("_EACH_FRESH", 100), ("_POOL", 2000), ("_PAIRS", 200)):
+        monkeypatch.setattr(checks, name, value)
+    tiny = td.DistillConfig(points=500, pairs=500, steps=20, batch_size=100, width=8, hidden_layers=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", td.DistillationWarning)
+        here, there = (td.distill(model, tiny, device=device) for device in ("cpu", "cuda"))
+    for ask in (
+        lambda one, at: one.sample(50, device=at),
+        lambda one, at: one.log_prob(X[:50], device=at).value,
+    ):
+        assert ask(there, "cpu") == pytest.approx(ask(here, "cpu"), rel=0.05, abs=0.05)
+        assert ask(here, "cuda") == pytest.approx(ask(here, "cpu"), rel=1e-4, abs=1e-4)
+
+
 ONE = Y[0].item()
 OPERATIONS = {
     "sample": lambda model, device: model.sample(50, seed=1, device=device),

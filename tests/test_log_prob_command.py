@@ -242,7 +242,6 @@ BAD_CALLS = {
     "unknown label in a row": (lambda p, c: c.elbo(X, ["inner", "x", "outer"]), ["'x'", "row 2"]),
     "too few labels": (lambda p, c: c.log_prob(X, ["inner", "outer"]), ["3", "(2,)"]),
     "tolerance": (lambda p, c: p.log_prob(X, tolerance=0.0), ["tolerance", "> 0", "0.0"]),
-    "no tolerance": (lambda p, c: p.log_prob(X, tolerance=None), ["tolerance", "None"]),
     "tolerance as text": (lambda p, c: p.log_prob(X, tolerance="low"), ["tolerance", "'low'"]),
     "max_evaluations": (lambda p, c: p.log_prob(X, max_evaluations=0), ["max_evaluations", ">= 1", "0"]),
     "probes": (lambda p, c: p.log_prob(X, probes=3), ["probes", ">= 4", "3"]),

@@ -4,10 +4,12 @@ from toydiffusion import distributions, figures, metrics, schedules, solvers
 from toydiffusion.certificate import Budget, Certificate, Mass
 from toydiffusion.codec import Codec, Standardizer
 from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
+from toydiffusion.distillation import DistillationWarning, DistillConfig, distill
 from toydiffusion.errors import InputError
 from toydiffusion.metrics import Estimate
 from toydiffusion.model import PRESETS, Block, Densities, Diffusion, FittedModel, Preset, Provenance, load
 from toydiffusion.solvers import SampleConfig
+from toydiffusion.students import Student, StudentCertificate, ZoneErrors
 from toydiffusion.tables import Table
 from toydiffusion.training import History, TrainConfig, TrainingError
 from toydiffusion.types import Denoiser
@@ -22,6 +24,8 @@ __all__ = [
     "Densities",
     "DensityConfig",
     "Diffusion",
+    "DistillConfig",
+    "DistillationWarning",
     "Elbo",
     "Estimate",
     "FittedModel",
@@ -33,11 +37,15 @@ __all__ = [
     "Provenance",
     "SampleConfig",
     "Standardizer",
+    "Student",
+    "StudentCertificate",
     "Table",
     "Term",
     "ToleranceWarning",
     "TrainConfig",
     "TrainingError",
+    "ZoneErrors",
+    "distill",
     "distributions",
     "figures",
     "load",

@@ -88,7 +88,7 @@ def budget(
     """
     z, _ = truth.rows(0, n, seed=seed, label=label)
     index: Labels | None = None if label is None else torch.full((n,), label)
-    level, tolerance = model.lowest(n), model.config.tolerance
+    level, tolerance = model.lowest(n), model.config.nats
 
     def log_density(denoiser: Denoiser, tolerance: float) -> FloatArray:
         changed = replace(model, denoiser=denoiser, config=replace(model.config, tolerance=tolerance))

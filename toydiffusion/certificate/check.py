@@ -173,7 +173,7 @@ def check(
     # A tolerance a thousand times smaller needs about four times as many evaluations.
     finer = replace(
         model.config,
-        tolerance=model.config.tolerance / 1000,
+        tolerance=model.config.nats / 1000,
         max_evaluations=10 * model.config.max_evaluations,
     )
     miss = np.abs(found.value - log_prob(replace(model, config=finer), z, level, index).value)

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from toydiffusion import __version__, tables
 from toydiffusion.cli.flags import flag, flags, in_flags
 from toydiffusion.cli.help import Command, Program
 from toydiffusion.density import TOLERANCE
+from toydiffusion.distillation import DistillationWarning, DistillConfig
+from toydiffusion.distillation import distill as students_of
 from toydiffusion.errors import InputError, nearest, printable, shown, whole_number
 from toydiffusion.files import check_target, file_digest
 from toydiffusion.model import PRESETS, Diffusion, load
@@ -39,6 +42,7 @@ app = typer.Typer(
         "toydiffusion fit points.csv --label-column class --out model.safetensors",
         "toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv",
         "toydiffusion log-prob model.safetensors points.csv --out log_probs.csv",
+        "toydiffusion distill model.safetensors --out quick.safetensors",
         "toydiffusion show model.safetensors",
     ),
     cls=Program,
@@ -185,11 +189,7 @@ def fit(
     Ctrl-C leaves a checkpoint beside the model. The same command with --resume goes on from there. It arrives
     at the same model as a run that was never interrupted.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(
-            f"{shown(str(out))}: a model file ends in '.safetensors', not in {shown(out.suffix)}"
-        )
-    check_target(out)
+    _check_model_file(out)
     tables.check_not_same(out, [points])
     checkpoint = out.with_suffix(".checkpoint")
     check_checkpoint(checkpoint)
@@ -208,6 +208,15 @@ def fit(
     checkpoint.unlink(missing_ok=True)
     _print_card(model)
     typer.echo(f"wrote {out}")
+
+
+def _check_model_file(out: Path) -> None:
+    """Raise InputError unless a model can be written to `out`."""
+    if out.suffix != ".safetensors":
+        raise InputError(
+            f"{shown(str(out))}: a model file ends in '.safetensors', not in {shown(out.suffix)}"
+        )
+    check_target(out)
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -252,7 +261,7 @@ def sample(
     blocks = loaded.sample_blocks(
         whole_number("-n", n, 1),
         None if label is None else _class_called(label, loaded, model),
-        sampling=replace(loaded.sampling, **settings),
+        sampling=replace(loaded.sampling, **settings) if settings else None,
         seed=seed,
         first_row=first_row,
         batch_size=batch_size,
@@ -320,7 +329,15 @@ def log_prob(
             choices=tables.ON_BAD,
         ),
     ] = "raise",
-    tolerance: Annotated[float, flag(float, "The error bar asked for, in nats.")] = TOLERANCE,
+    tolerance: Annotated[
+        float | None,
+        flag(
+            float,
+            "The error bar asked for, in nats. The student of a distilled model answers where its bar is "
+            "within it.",
+            default=f"{TOLERANCE:g}; of a distilled model, what its student gives",
+        ),
+    ] = None,
     batch_size: Annotated[int, flag(int, "Points computed at once.")] = 4096,
     device: Annotated[str, flag(str, _DEVICE)] = "auto",
 ) -> None:
@@ -360,9 +377,8 @@ def log_prob(
             worst = max(worst, float(density.error[~density.met].max(initial=0.0)))
     skipped = int(table.missing.sum())
     if missed:
-        _warn(
-            f"points that missed the tolerance of {tolerance:g}: {missed:,}; largest error {worst:.2g} nats"
-        )
+        asked = TOLERANCE if tolerance is None else tolerance
+        _warn(f"points that missed the tolerance of {asked:g}: {missed:,}; largest error {worst:.2g} nats")
     beside = f", {skipped:,} of them empty" if skipped else ""
     typer.echo(f"wrote the log-densities of {len(table.points):,} points to {out}{beside}")
 
@@ -372,6 +388,37 @@ def log_prob(
 def _score(**given: Any) -> None:
     _warn("the command score is now called log-prob; score will go")
     log_prob(**given)
+
+
+@app.command(
+    cls=Command,
+    epilog=_examples("toydiffusion distill model.safetensors --out quick.safetensors"),
+)
+@flags(DistillConfig)
+def distill(
+    model: Model,
+    out: Annotated[Path, flag(Path, "Where the distilled model goes: a .safetensors file.")],
+    settings: dict[str, Any],
+    seed: Annotated[int, flag(int, "Same seed, same students.")] = 0,
+    device: Annotated[str, flag(str, _DEVICE)] = "auto",
+) -> None:
+    """Train students of a model, which answer in one call.
+
+    They are saved with the model. The commands sample and log-prob then use them: log-densities are hundreds of times faster, with error
+    bars that hold for 99 % of points, and samples several times. The card says how near they come to the
+    model, measured on fresh points. Points far from the training points are still answered by the model.
+    """
+    _check_model_file(out)
+    loaded = load(model)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", DistillationWarning)
+        distilled = students_of(loaded, DistillConfig(**settings), seed=seed, device=device)
+    _stop_if_asked()
+    for one in found:
+        _warn(str(one.message))
+    distilled.save(out)
+    _print_card(distilled)
+    typer.echo(f"wrote {out}")
 
 
 @app.command(cls=Command)

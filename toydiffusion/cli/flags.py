@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 import typer
 
 from toydiffusion.denoisers import PRECONDITIONINGS
+from toydiffusion.distillation import DistillConfig
 from toydiffusion.schedules import SCHEDULES
 from toydiffusion.solvers import SOLVERS, SampleConfig
 from toydiffusion.training import TrainConfig
@@ -81,7 +82,9 @@ def flag(
     )
 
 
-def flags(config: type[TrainConfig | SampleConfig], panel: str = "Settings") -> Callable[[Command], Command]:
+def flags(
+    config: type[TrainConfig | SampleConfig | DistillConfig], panel: str = "Settings"
+) -> Callable[[Command], Command]:
     """Give a command a flag for each field of `config`; those used reach it as the dict `settings`.
 
     The flags are in sections of the help, those of the docstring of `config`. `panel` is the title of those

@@ -66,7 +66,7 @@ class DensityModel:
         return ProbabilityFlow(
             self.denoiser,
             self.prior.distribution,
-            self.config.tolerance,
+            self.config.nats,
             self.config.max_evaluations,
             device=self.device,
         )
@@ -74,7 +74,7 @@ class DensityModel:
     @property
     def quick_flow(self) -> ProbabilityFlow:
         """The probability flow, with a network in float32 if the tolerance allows (`SINGLE_PRECISION`)."""
-        if self.config.tolerance < SINGLE_PRECISION or not isinstance(self.denoiser, Network):
+        if self.config.nats < SINGLE_PRECISION or not isinstance(self.denoiser, Network):
             return self.flow
         single = deepcopy(self.denoiser).float()
         return replace(self.flow, denoiser=single, precision=torch.float32)
@@ -90,7 +90,7 @@ class DensityModel:
         """
         if self.num_classes == 1:
             return [answer(None)]
-        return [answer(torch.full((n,), c)) for c in range(self.num_classes)]
+        return [answer(torch.tensor(c).expand(n)) for c in range(self.num_classes)]
 
 
 def class_log_probs(

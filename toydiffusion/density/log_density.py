@@ -110,6 +110,16 @@ class LogDensity(ArrayWithErrors):
             self.met | gone,
         )
 
+    def replaced(self, rows: NDArray[np.int64], others: LogDensity) -> LogDensity:
+        """Return the same with the others, `(len(rows),)`, in the places of these rows."""
+
+        def put(name: str) -> NDArray[Any]:
+            found: NDArray[Any] = getattr(self, name).copy()
+            found[rows] = getattr(others, name)
+            return found
+
+        return LogDensity(*(put(f.name) for f in fields(self)))
+
     def warn(self, tolerance: float) -> None:
         """Issue a `ToleranceWarning` if some of the values missed the tolerance."""
         if not self.met.all():

@@ -7,32 +7,36 @@ computes in float64, or in float32 where the tolerance allows; everything else i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from toydiffusion.certificate import Certificate, check
 from toydiffusion.density import (
     DensityConfig,
+    DensityModel,
     Elbo,
     LogDensity,
-    class_log_probs,
     evidence_lower_bound,
 )
 from toydiffusion.density import grad_log_prob as grad_log_prob_z
 from toydiffusion.density import log_prob as log_prob_z
+from toydiffusion.density import sample_with_log_prob as sample_z_with_log_prob
 from toydiffusion.density import score as score_z
 from toydiffusion.distributions import Distribution
 from toydiffusion.errors import InputError, seed_number, whole_number
 from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.model.fitting import fit_endless
-from toydiffusion.model.sampling import rows_from
+from toydiffusion.model.sampling import joined as joined_samples
+from toydiffusion.model.sampling import rows_from, sample_blocks
 from toydiffusion.progress import bar
+from toydiffusion.students import DensityStudent
 from toydiffusion.tables import Table
-from toydiffusion.types import FloatArray, Labels, Levels, Points
+from toydiffusion.types import FloatArray, LabelArray, Labels, Levels, Points
 
 
 class Densities(NamedTuple):
@@ -40,6 +44,31 @@ class Densities(NamedTuple):
 
     log_prob: LogDensity
     class_probabilities: FloatArray | None
+
+    def replaced(self, rows: NDArray[np.int64], others: Densities) -> Densities:
+        """Return the same with the others, of `len(rows)` points, in the places of these rows."""
+        if self.class_probabilities is not None and others.class_probabilities is not None:
+            self.class_probabilities[rows] = others.class_probabilities
+        return self._replace(log_prob=self.log_prob.replaced(rows, others.log_prob))
+
+
+def _asked_for(
+    density: DensityModel,
+    n: int,
+    under: Callable[[Labels | None], LogDensity],
+    own: Labels | None,
+    classes: bool,
+) -> Densities:
+    """Return log-densities of n points under their own classes or the mixture, from those `under` a class.
+
+    - `classes`: whether to give class probabilities too, in a model with labels.
+    """
+    if density.num_classes == 1 or (own is not None and not classes):
+        return Densities(under(own), None)
+    each = density.for_each_class(n, under)
+    mixture, posterior = LogDensity.mixed(each, density.frequencies)
+    chosen = mixture if own is None else LogDensity.chosen(each, own.numpy())
+    return Densities(chosen, posterior if classes else None)
 
 
 def levels_of(model: FittedModel, sigma: Any, n: int) -> Levels:
@@ -78,35 +107,50 @@ def log_prob_blocks(
     The arguments are checked here, before the first block.
 
     - `table`: points with the columns of the model. Rows that are missing come out as NaN.
-    - `plan`: how exactly to compute.
+    - `plan`: how exactly to compute. The student of a distilled model answers where its error bar is within
+      the tolerance asked for, in its training range; the flow answers elsewhere, and all with probes.
     - `label`: class indices `(n,)`, or None for the mixture of the classes.
-    - `sigma`: noise levels in z, `(n,)`; None is sigma_min.
+    - `sigma`: noise levels in z, `(n,)`, for the flow; None is sigma_min.
     - `classes`: whether to give class probabilities too, in a model with labels.
     - `seed`, `first_row`: row i of the table has row `first_row + i` of the random probes, if there are any.
     """
-    points, n = model.codec.to_z(table), len(table.points)
+    points, missing, n = model.codec.to_z(table), table.missing, len(table.points)
     levels = levels_of(model, None, n) if sigma is None else sigma
     density, seed = model.density(plan), seed_number(seed)
+    student = None if model.student is None or sigma is not None or plan.probes else model.student.density
     first_row = rows_from(first_row, n).start
     batch_size = whole_number("batch_size", batch_size, 1)
 
-    def under(z: Points, level: Levels, own: Labels | None, first: int) -> Densities:
-        if not classes or model.codec.classes is None:
-            return Densities(log_prob_z(density, z, level, own, seed=seed, first_row=first), None)
-        each = class_log_probs(density, z, level, seed=seed, first_row=first)
-        mixture, posterior = LogDensity.mixed(each, density.frequencies)
-        chosen = mixture if own is None else LogDensity.chosen(each, own.numpy())
-        return Densities(chosen, posterior)
+    def by_flow(z: Points, level: Levels, own: Labels | None, first: int) -> Densities:
+        def under(c: Labels | None) -> LogDensity:
+            return log_prob_z(density, z, level, c, seed=seed, first_row=first)
+
+        return _asked_for(density, len(z), under, own, classes)
+
+    def by_student(
+        student: DensityStudent, z: Points, level: Levels, own: Labels | None, first: int
+    ) -> Densities:
+        found = _asked_for(density, len(z), lambda c: student.log_prob(z, c), own, classes)
+        good = student.knows(z).numpy()
+        if plan.tolerance is not None:
+            good &= found.log_prob.error <= plan.tolerance
+        if good.all():
+            return found
+        rows = np.flatnonzero(~good)
+        return found.replaced(rows, by_flow(z[rows], level[rows], None if own is None else own[rows], first))
 
     def blocks() -> Iterator[Densities]:
         with bar("log-densities", n, progress) as move:
             for first in range(0, max(n, 1), batch_size):
                 part = slice(first, first + batch_size)
-                gone = table.missing[part]
+                gone = missing[part]
                 # In the place of missing points, the mean of the data: every row keeps its number.
                 z = points[part].masked_fill(torch.from_numpy(gone)[:, None], 0.0)
                 own = None if label is None else label[part]
-                found = under(z, levels[part], own, first_row + first)
+                if student is None:
+                    found = by_flow(z, levels[part], own, first_row + first)
+                else:
+                    found = by_student(student, z, levels[part], own, first_row + first)
                 if found.class_probabilities is not None:
                     found.class_probabilities[gone] = np.nan
                 yield found._replace(log_prob=found.log_prob.shifted(model.codec.log_det).without(gone))
@@ -120,6 +164,22 @@ def joined(blocks: Iterable[Densities]) -> Densities:
     log_probs, probabilities = zip(*blocks, strict=True)
     known = [part for part in probabilities if part is not None]
     return Densities(LogDensity.joined(log_probs), np.concatenate(known) if known else None)
+
+
+def sample_with_log_prob(
+    model: FittedModel, rows: range, plan: DensityConfig, label: Labels | None = None, *, seed: int = 0
+) -> tuple[FloatArray, LogDensity, LabelArray | None]:
+    """Return samples `(n, d)`, their log-densities, and their labels.
+
+    They are samples of the model's own density, by its flow. In a distilled model of which no tolerance is
+    asked they are those of the student of the sampler, and the densities those of the other student.
+    """
+    if model.student is None or plan.tolerance is not None:
+        z, density, own = sample_z_with_log_prob(model.density(plan), rows, label, seed=seed)
+        return model.codec.to_x(z), density.shifted(model.codec.log_det), model.codec.labels(own)
+    points, labels = joined_samples(sample_blocks(model, rows, None, label, seed=seed))
+    found = joined(log_prob_blocks(model, Table(points, None), plan, label))
+    return points, found.log_prob, labels
 
 
 def grad_log_prob(

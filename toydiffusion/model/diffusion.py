@@ -28,10 +28,10 @@ from toydiffusion.model.sampling import (
     rows_from,
     sample_blocks,
     sample_trajectory,
-    sample_with_log_prob,
 )
 from toydiffusion.schedules import Schedule
 from toydiffusion.solvers import SampleConfig
+from toydiffusion.students import Student
 from toydiffusion.training import History, TrainConfig
 from toydiffusion.types import Denoiser, FloatArray, LabelArray, Labels, Levels
 from toydiffusion.views import html_table, import_pandas
@@ -277,6 +277,11 @@ class Diffusion:
             return self.fitted.prior
         return Prior(self.moments, finite_number("sigma", sigma, above=0))
 
+    @property
+    def student(self) -> Student | None:
+        """The students of a distilled model (`distill`), with their certificate; None in other models."""
+        return self.fitted.student
+
     # Samples ----------------------------------------------------------------------------------------
 
     @overload
@@ -337,7 +342,8 @@ class Diffusion:
 
         - `n`: how many points. Not needed with `start`.
         - `label`: a label, or one for each point; None samples labels by their frequencies.
-        - `sampling`: the settings of sampling; None is the model's own.
+        - `sampling`: the settings of sampling; None is the model's own. In a distilled model without any
+          settings or `start`, its student answers in one call.
         - `steps`, `solver`, `schedule`, `sigma_start`, `guidance`, `churn`: single settings instead of those
           in `sampling`; see `SampleConfig`.
         - `start` `(n, d)`: points in x to start from instead of the prior. They are noised to `sigma_start`
@@ -373,7 +379,7 @@ class Diffusion:
             self.sample_blocks(
                 n,
                 label,
-                sampling=replace(sampling or self.sampling, **given),
+                sampling=replace(sampling or self.sampling, **given) if given else sampling,
                 start=start,
                 seed=seed,
                 first_row=first_row,
@@ -403,7 +409,8 @@ class Diffusion:
         """Yield the result of `sample` in blocks of `batch_size` points, in constant memory.
 
         A `Block` has `points` `(k, d)` and `labels` `(k,)`; in a model without labels these are None.
-        `sampling` None is the model's own. The arguments are checked before the first block.
+        `sampling` None is the model's own, or the student of a distilled model. The arguments are checked
+        before the first block.
         """
         _check_kind("sampling", sampling, SampleConfig)
         fitted, given = self.fitted, None
@@ -416,7 +423,7 @@ class Diffusion:
         return sample_blocks(
             self._on(device),
             rows,
-            sampling or self.sampling,
+            sampling,
             fitted.codec.class_index(label, len(rows)),
             given=given,
             seed=seed,
@@ -448,7 +455,7 @@ class Diffusion:
         n: int,
         label: Any = None,
         *,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         seed: int = 0,
         first_row: int = 0,
         device: str = "auto",
@@ -458,13 +465,18 @@ class Diffusion:
         The points are samples of the density that `log_prob` gives. Asked for them with the same `label`,
         `log_prob` returns the same values, within the errors. Like those of `decode` they stop at sigma_min,
         without the final denoising of `sample`. `tolerance` is as in `log_prob`.
+
+        In a distilled model, of which no tolerance is asked, they are the points of `sample`, each with the
+        density that `log_prob` gives at this point. Two students answer, so the points follow that density
+        only as nearly as both imitate their teacher.
         """
         rows = rows_from(first_row, n)
         index = self.fitted.codec.class_index(label, len(rows))
-        points, density, labels = sample_with_log_prob(
-            self._on(device), rows, DensityConfig(tolerance), index, seed=seed
+        plan = DensityConfig(tolerance)
+        points, density, labels = densities.sample_with_log_prob(
+            self._on(device), rows, plan, index, seed=seed
         )
-        density.warn(tolerance)
+        density.warn(plan.nats)
         return points, density, labels
 
     # Densities --------------------------------------------------------------------------------------
@@ -475,7 +487,7 @@ class Diffusion:
         label: Any = None,
         *,
         sigma: ArrayLike | None = None,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         max_evaluations: int = MAX_EVALUATIONS,
         probes: int | None = None,
         seed: int = 0,
@@ -501,7 +513,9 @@ class Diffusion:
         - `label`: a label, one for each point, or None for the mixture.
         - `sigma`: the noise level of the density in z, one or `(n,)`; None is sigma_min.
         - `tolerance`: the error bar asked for, in nats. Each point takes the steps it needs, whatever its
-          batch.
+          batch. None asks for 0.002. In a distilled model None lets the student answer in its training
+          range, in one evaluation for each class. With a number it answers only where its own bar is within
+          it, and the flow answers elsewhere.
         - `max_evaluations`: denoiser evaluations after which a point is refined no further. Its value stands,
           its `error` says how exact it is, and a `ToleranceWarning` is issued.
         - `probes`: None for the exact divergence, or 4 or more random probes that estimate it (Hutchinson).
@@ -517,14 +531,14 @@ class Diffusion:
             table,
             plan,
             self.fitted.codec.class_index(label, n),
-            sigma=densities.levels_of(self.fitted, sigma, n),
+            sigma=None if sigma is None else densities.levels_of(self.fitted, sigma, n),
             seed=seed,
             first_row=first_row,
             batch_size=batch_size,
             progress=progress,
         )
         found = densities.joined(blocks).log_prob
-        found.warn(tolerance)
+        found.warn(plan.nats)
         return found
 
     def log_prob_blocks(
@@ -532,7 +546,7 @@ class Diffusion:
         table: tables.Table,
         label: Any = None,
         *,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         max_evaluations: int = MAX_EVALUATIONS,
         first_row: int = 0,
         batch_size: int = 4096,
@@ -663,7 +677,7 @@ class Diffusion:
         self,
         x: ArrayLike | Any,
         *,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         on_bad: str = "raise",
         device: str = "auto",
     ) -> FloatArray:
@@ -677,7 +691,7 @@ class Diffusion:
         plan, table = DensityConfig(tolerance), self._table(x, on_bad)
         blocks = densities.log_prob_blocks(self._on(device), table, plan, classes=True)
         found = densities.joined(blocks)
-        found.log_prob.warn(tolerance)
+        found.log_prob.warn(plan.nats)
         return np.asarray(found.class_probabilities)
 
     def predict(self, x: ArrayLike | Any, *, device: str = "auto") -> LabelArray:

@@ -16,6 +16,7 @@ from toydiffusion.devices import CPU
 from toydiffusion.distributions import Prior
 from toydiffusion.errors import InputError
 from toydiffusion.solvers import SampleConfig
+from toydiffusion.students import Student
 from toydiffusion.training import History, TrainConfig
 from toydiffusion.types import Denoiser
 
@@ -48,6 +49,7 @@ class FittedModel:
     - `sampling`: the settings of sampling, unless a call says otherwise.
     - `history`: the loss during training.
     - `provenance`: seed, number of points, versions.
+    - `student`: what answers in one call, in a distilled model; None (default) in others.
     """
 
     codec: Codec
@@ -57,6 +59,7 @@ class FittedModel:
     sampling: SampleConfig
     history: History
     provenance: Provenance
+    student: Student | None = None
 
     @property
     def dim(self) -> int:
@@ -90,7 +93,11 @@ class FittedModel:
         if not isinstance(self.denoiser, Network) or device == self.device:
             return self
         if device not in self._elsewhere:
-            self._elsewhere[device] = self.with_denoiser(deepcopy(self.denoiser).to(device))
+            self._elsewhere[device] = replace(
+                self,
+                denoiser=deepcopy(self.denoiser).to(device),
+                student=None if self.student is None else self.student.to(device),
+            )
         return self._elsewhere[device]
 
     @cached_property
@@ -128,9 +135,10 @@ class FittedModel:
     def with_denoiser(self, denoiser: Denoiser) -> FittedModel:
         """Return the same model with another denoiser in the network's place, in z.
 
-        With the exact one, `model.standardized(truth).denoise`, it shows what a perfect network gives.
+        With the exact one, `model.standardized(truth).denoise`, it shows what a perfect network gives. The
+        students of a distilled model, which imitate the old denoiser, are left out.
         """
-        return replace(self, denoiser=denoiser)
+        return replace(self, denoiser=denoiser, student=None)
 
     def card(self) -> list[tuple[str, str]]:
         """Return the model card as pairs of heading and text."""
@@ -165,4 +173,7 @@ class FittedModel:
             rows.append(("held-out loss", f"{self.history.held_out[-1][1]:.4f}"))
         spacing = "" if sampling.schedule is None else f" on {sampling.schedule} levels"
         rows.append(("sampling", f"{sampling.steps} steps of {sampling.solver}{spacing}"))
+        if self.student is not None:
+            rows.append(("students", f"samples and log-densities in one call, seed {self.student.seed}"))
+            rows += [(f"    {name}", text) for name, text in self.student.certificate.rows()]
         return rows

@@ -23,6 +23,7 @@ from toydiffusion.errors import InputError, nearest, seed_number, shown, whole_n
 from toydiffusion.files import Archive
 from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.solvers import SampleConfig
+from toydiffusion.students import Student
 from toydiffusion.training import History, TrainConfig, build
 from toydiffusion.types import LabelArray
 
@@ -57,6 +58,9 @@ def save(model: FittedModel, path: str | os.PathLike[str]) -> None:
         "classes": None if codec.classes is None else codec.classes.tolist(),
         **asdict(model.provenance),
     }
+    if model.student is not None:
+        tensors |= {f"student.{name}": value for name, value in model.student.tensors().items()}
+        metadata["student"] = model.student.to_dict()
     Archive(tensors, metadata).write(path, "model")
 
 
@@ -84,7 +88,7 @@ def _model(archive: Archive) -> FittedModel:
         "classes",
         *(f.name for f in fields(Provenance)),
     }
-    _same("metadata", set(meta), names)
+    _same("metadata", set(meta) - {"student"}, names)
     config, sampling = _config(TrainConfig, meta["config"]), _config(SampleConfig, meta["sampling"])
     classes, columns = _classes(meta["classes"]), _columns(meta["columns"])
     if meta["label_column"] is not None and not isinstance(meta["label_column"], str):
@@ -93,7 +97,13 @@ def _model(archive: Archive) -> FittedModel:
     if dim < 1 or (columns is not None and len(columns) != dim):
         raise InputError(f"{dim} means of columns, but the columns are {shown(columns)}")
     count = 1 if classes is None else len(classes)
+    students = {
+        name.removeprefix("student."): t for name, t in tensors.items() if name.startswith("student.")
+    }
+    tensors = {name: t for name, t in tensors.items() if not name.startswith("student.")}
     _check_tensors(tensors, dim, count, config)
+    if ("student" in meta) != bool(students):
+        raise InputError("its metadata and its tensors disagree about a student")
 
     network = build(dim, count, config, seed=0).requires_grad_(False)
     prefix = "network."
@@ -118,6 +128,7 @@ def _model(archive: Archive) -> FittedModel:
         sampling=sampling,
         history=History.from_tensors(tensors),
         provenance=_provenance(meta),
+        student=Student.from_file(meta["student"], students, dim, count, config.edges) if students else None,
     )
 
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from toydiffusion.density import DensityConfig, LogDensity, class_posterior
-from toydiffusion.density import sample_with_log_prob as sample_z_with_log_prob
+from toydiffusion.density import class_posterior
 from toydiffusion.distributions import Prior
 from toydiffusion.errors import InputError, seed_number, whole_number
 from toydiffusion.model.fitted_model import FittedModel
@@ -38,7 +37,7 @@ def rows_from(first_row: int, n: object) -> range:
 def sample_blocks(
     model: FittedModel,
     rows: range,
-    plan: SampleConfig,
+    plan: SampleConfig | None,
     label: Labels | None = None,
     *,
     given: Points | None = None,
@@ -51,20 +50,25 @@ def sample_blocks(
     The arguments are checked here, before the first block.
 
     - `rows`: which rows of the endless sample of `seed`.
-    - `plan`: how to sample.
+    - `plan`: how to sample. None is the model's own way: the student of a distilled model, if nothing is
+      given to start from, and otherwise the settings of the model.
     - `label`: class indices `(n,)`, or None for the mixture of the classes.
     - `given`: points `(n, d)` in z to noise and start from, instead of the prior.
     """
+    student = model.student.samples if model.student and plan is None and given is None else None
+    plan = plan or model.sampling
     denoiser, levels = model.guided(plan.guidance), plan.levels(model.sigma_min, model.sigma_max)
     method, seed = solver(plan.solver), seed_number(seed)
     batch_size = whole_number("batch_size", batch_size, 1)
+    top = float(levels[0]) if student is None else student.sigma
 
     @torch.no_grad()
     def block(part: slice) -> Block:
         own = None if label is None else label[part]
-        start, own = _start(
-            model, rows[part], float(levels[0]), own, None if given is None else given[part], seed
-        )
+        start, own = _start(model, rows[part], top, own, None if given is None else given[part], seed)
+        if student is not None:
+            z = student.ends(start, model.prior.distribution, own)
+            return Block(model.codec.to_x(z), model.codec.labels(own))
         points = trajectory(
             denoiser,
             start,
@@ -135,11 +139,3 @@ def _start(
     if model.codec.classes is None or label is None:
         return start.to(model.device), None
     return start.to(model.device), label.to(model.device)
-
-
-def sample_with_log_prob(
-    model: FittedModel, rows: range, plan: DensityConfig, label: Labels | None = None, *, seed: int = 0
-) -> tuple[FloatArray, LogDensity, LabelArray | None]:
-    """Return samples of the model's own density, `(n, d)`, their log-densities, and their labels."""
-    z, density, own = sample_z_with_log_prob(model.density(plan), rows, label, seed=seed)
-    return model.codec.to_x(z), density.shifted(model.codec.log_det), model.codec.labels(own)
