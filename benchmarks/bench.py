@@ -18,7 +18,7 @@ from pathlib import Path
 import measure
 import torch
 
-SCRIPTS = ("sampling", "flow", "training")
+SCRIPTS = ("sampling", "flow", "training", "distill")
 PACKAGES = ("toydiffusion", "torch", "azula", "smalldiffusion", "torchdiffeq", "zuko", "scikit-learn")
 
 

@@ -404,9 +404,10 @@ def distill(
 ) -> None:
     """Train students of a model, which answer in one call.
 
-    They are saved with the model. The commands sample and log-prob then use them: log-densities are hundreds of times faster, with error
-    bars that hold for 99 % of points, and samples several times. The card says how near they come to the
-    model, measured on fresh points. Points far from the training points are still answered by the model.
+    They are saved with the model. The commands sample and log-prob then use them: log-densities are more than
+    a hundred times faster, with error bars that hold for 99 % of points, and samples several times. The card
+    says how near they come to the model, measured on fresh points. Points far from the training points are
+    still answered by the model.
     """
     _check_model_file(out)
     loaded = load(model)
