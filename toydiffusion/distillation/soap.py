@@ -16,7 +16,7 @@ class Soap:
     the power method with a QR factorisation, every few steps. Vectors are updated by Adam's rule.
 
     Students learn exact labels, so their gradients have little noise, and the curvature pays: the error is
-    three to five times smaller than Adam's after the same time (`benchmarks/distill.py optimiser`). In the
+    two to four times smaller than Adam's after the same time (`benchmarks/distill.py optimiser`). In the
     training of a diffusion model, whose gradients are mostly noise, SOAP loses to Adam.
 
     - `weights`: the tensors to change, whose `grad` the steps read.
