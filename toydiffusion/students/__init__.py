@@ -1,7 +1,7 @@
 """Students: small networks that answer in one call what their teacher computes in many.
 
 `DensityStudent` gives log-densities with error bars, `SampleStudent` samples. A distilled model carries a
-`Student`, the pair of them with their certificate. The folder `distill` trains them.
+`Student`, the pair of them with their certificate. The folder `distillation` trains them.
 """
 
 from toydiffusion.students.density_student import ZONES, DensityStudent
