@@ -40,6 +40,7 @@ CERTIFICATE, DENSITIES = "tests/test_certificate.py", "tests/test_densities.py"
 VALUE, LOST = "tests/test_fitted_model.py", "tests/test_nothing_lost.py"
 PLOT = "tests/test_plot.py"
 FILE, COMMAND = "tests/test_model_file.py", "tests/test_log_prob_command.py"
+DISTILLATION = "tests/test_distillation.py"
 
 MUTANTS = [
     Mutant(
@@ -768,6 +769,62 @@ MUTANTS = [
         "json.dumps([kind, version, text])",
         "json.dumps([version, text])",
         f"{FILE} -k part_of_the_digest",
+    ),
+    Mutant(
+        "the conformal rank without the point itself",
+        "distillation/checks.py",
+        "COVERAGE * (len(ratio) + 1)",
+        "COVERAGE * len(ratio)",
+        f"{DISTILLATION} -k as_often_as_its_rank",
+    ),
+    Mutant(
+        "the error bars without the factors of their zones",
+        "students/density_student.py",
+        "error=(self.factors[zone] * error).numpy()",
+        "error=error.numpy()",
+        f"{DISTILLATION} -k its_own_factor",
+    ),
+    Mutant(
+        "a student's density without its mass",
+        "students/density_student.py",
+        "value = raw - self.log_mass[kind]",
+        "value = raw + self.log_mass[kind]",
+        f"{DISTILLATION} -k mass_of_every_class",
+    ),
+    Mutant(
+        "a student that answers everywhere",
+        "students/density_student.py",
+        "return ((z >= self.low) & (z <= self.high)).all(1)",
+        "return ((z >= self.low) | (z <= self.high)).all(1)",
+        f"{DISTILLATION} -k does_not_know",
+    ),
+    Mutant(
+        "the tolerance of a distilled model ignored",
+        "model/densities.py",
+        "if plan.tolerance is not None:",
+        "if plan.tolerance is None:",
+        f"{DISTILLATION} -k tolerance_is_kept",
+    ),
+    Mutant(
+        "the edges of a student at other scales than their offsets",
+        "students/network.py",
+        "(offset.cpu() / size).movedim(0, 1).flatten(1)",
+        "(offset.cpu() / size.flip(0)).movedim(0, 1).flatten(1)",
+        f"{DISTILLATION} -k every_scale",
+    ),
+    Mutant(
+        "the sampling student at another level than it learned",
+        "model/sampling.py",
+        "top = float(levels[0]) if student is None else student.sigma",
+        "top = float(levels[0]) / (1 if student is None else 2)",
+        f"{DISTILLATION} -k up_to_their_distance",
+    ),
+    Mutant(
+        "settings of sampling that leave the student at work",
+        "model/diffusion.py",
+        "sampling=replace(sampling or self.sampling, **given) if given else sampling,",
+        "sampling=sampling,",
+        f"{DISTILLATION} -k with_settings",
     ),
 ]
 

@@ -222,6 +222,20 @@ def test_the_zones_are_where_they_say(quick, teacher) -> None:
     assert float(slope[zone == 1].median()) > 3 * float(slope[zone == 0].median())
 
 
+def test_each_zone_has_its_own_factor(quick) -> None:
+    student = quick.student.density
+    z = lessons.Ground(student.low, student.high).points(
+        torch.zeros(2000, 2).double(), (0.0, 0.0), seed=0, purpose="test"
+    )
+    label = torch.arange(2000) % 3
+    zone = student.zones(z, label).numpy()
+    assert set(zone) == {0, 1, 2}
+    one = replace(student, factors=torch.ones(3).double()).log_prob(z, label)
+    three = replace(student, factors=torch.tensor([2.0, 5.0, 9.0]).double()).log_prob(z, label)
+    np.testing.assert_allclose(three.error / one.error, np.array([2.0, 5.0, 9.0])[zone])
+    np.testing.assert_array_equal(three.value, one.value)
+
+
 def test_a_zone_with_too_few_points_has_the_largest_factor(teacher, quick, monkeypatch) -> None:
     monkeypatch.setattr(checks, "_EACH", 400)
     monkeypatch.setattr(checks, "_POOL", 3000)
