@@ -144,7 +144,7 @@ def test_bars_that_are_too_narrow_do_not_count_as_covering() -> None:
     law = standard(Square())
     model = DensityModel(law.denoise, Prior(gaussians(law), 20.0), 0.03)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toydiffusion.density.probability_flow.CAUTION", 0.02)
+        patch.setattr("toydiffusion.density.own_steps.CAUTION", 0.02)
         found = check(model, points=200)
     assert found.covered < 0.7
 
@@ -238,7 +238,7 @@ def test_each_error_is_found_in_its_own_term() -> None:
     assert low.prior.value > 0.01
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toydiffusion.density.probability_flow.MAX_STEP", 3.0)
+        patch.setattr("toydiffusion.density.own_steps.MAX_STEP", 3.0)
         rough = budget_of(law, tolerance=3.0)
     assert abs(rough.solver.value) > 20 * abs(clean.solver.value)
     assert abs(rough.finite_data.value) < 1e-9

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,17 @@ from laws import SKEWED, gaussians, standard
 from scipy.integrate import solve_ivp
 
 import toydiffusion as td
-from toydiffusion.density import LogDensity, ProbabilityFlow, log_density, prior_mismatch, value_and_gradient
-from toydiffusion.density.probability_flow import _quadrature
+from toydiffusion.density import (
+    LogDensity,
+    ProbabilityFlow,
+    log_density,
+    prior_mismatch,
+    sample_with_log_prob,
+    value_and_gradient,
+)
+from toydiffusion.density.even_steps import _weights, even_steps
+from toydiffusion.density.flow_field import FlowField
+from toydiffusion.density.own_steps import _quadrature
 from toydiffusion.density.trace import denoise_with_trace
 from toydiffusion.distributions import (
     BUILT_IN,
@@ -334,6 +345,114 @@ def test_a_bar_too_wide_is_brought_within_the_tolerance_by_solving_again() -> No
     assert again.met.all()
     assert (again.evaluations[wide] > once.evaluations[wide]).all()
     assert torch.equal(again.error[again.evaluations < 75], once.error[again.evaluations < 75])
+
+
+# Even steps ---------------------------------------------------------------------------------------------
+
+
+def evenly(law, n, steps, *, down=False, labelled=False):
+    """Carry n points of the law by its exact denoiser in even steps, up or down."""
+    low, high = (HIGH, LOW) if down else (LOW, HIGH)
+    z, label = law.rows(0, n, seed=4, sigma=low)
+    label = label if labelled else None
+    reference = Reference.of(gaussians(law, labelled), z, label)
+    field = FlowField(law.denoise, reference, label, 4.0, None, False)
+    state = torch.cat([reference.whitened(z, level(n, low)), z.new_zeros(n, 1)], 1)
+    found = even_steps(field, state, level(n, low), level(n, high), steps)
+    end = reference.points(found.state[:, :2], level(n, high))
+    height = reference.log_height(level(n, high)) - reference.log_height(level(n, low))
+    change = height + found.state[:, 2]
+    return found, change - law.log_prob(end, high, label) + law.log_prob(z, low, label), end
+
+
+def test_even_steps_have_the_weights_of_adams() -> None:
+    bashforth = np.array([55, -59, 37, -9]) / 24
+    moulton = np.array([251, 646, -264, 106, -19]) / 720
+    np.testing.assert_allclose(_weights(range(0, -4, -1)), bashforth, rtol=1e-12)
+    np.testing.assert_allclose(_weights(range(1, -4, -1)), moulton, rtol=1e-12)
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
+def test_even_steps_converge_at_their_order_and_know_their_errors(down) -> None:
+    law = standard(SKEWED)
+    errors = []
+    for steps in (30, 60, 120):
+        found, off, _ = evenly(law, 400, steps, down=down)
+        errors.append(float(off.abs().mean()))
+        assert (off.abs() <= found.error + 1e-9).double().mean() >= 0.99
+        assert (found.evaluations == steps + 1).all()
+    assert errors[0] < 1e-3
+    # The order is 5 downward, where the first steps do not matter. Upward they limit it.
+    for coarse, fine in itertools.pairwise(errors):
+        assert fine < coarse / 2 ** (4 if down else 2)
+
+
+def test_even_steps_down_and_up_again_return() -> None:
+    law = standard(ConcentricSquares(3))
+    _, _, end = evenly(law, 200, 300, down=True, labelled=True)
+    z, label = law.rows(0, 200, seed=4, sigma=HIGH)
+    flow = ProbabilityFlow(law.denoise, gaussians(law, True), 1e-6)
+    np.testing.assert_allclose(flow.carry(end, level(200), HIGH, label).z, z, atol=2e-3)
+
+
+def test_levels_of_their_own_take_even_steps_too() -> None:
+    law = standard(SKEWED)
+    z, _ = law.rows(0, 60, seed=0, sigma=0.1)
+    levels = torch.linspace(0.1, 5.0, 60, dtype=torch.float64)
+    flow = ProbabilityFlow(law.denoise, gaussians(law), 0.01, even_first=True)
+    together = flow.carry(z, levels, HIGH)
+    for i in (0, 30, 59):
+        alone = flow.carry(z[i : i + 1], levels[i : i + 1], HIGH)
+        assert float((together.change - alone.change[0])[i].abs()) <= float(
+            together.error[i] + alone.error[0]
+        )
+
+
+@pytest.mark.parametrize("tolerance", [0.002, 0.02])
+def test_most_points_of_a_network_need_even_steps_only(tolerance) -> None:
+    model, z, label = learned(ConcentricSquares(), 400, True, steps=1500)
+    density = model.fitted.density(td.DensityConfig(tolerance))
+    found = log_density(density.quick_flow, model.prior(), z, level(400, model.sigma_min), label)
+    miss = np.abs(found.value - in_fine_steps(model, z, label, 400))
+    assert np.mean(miss <= found.error) >= 0.985
+    assert np.median(found.error) <= 10 * np.median(miss)
+    assert np.quantile(miss, 0.99) <= tolerance
+    assert found.met.all()
+    assert (
+        found.evaluations.mean()
+        < 0.75 * density.flow.carry(z, level(400), HIGH, label).evaluations.double().mean()
+    )
+
+
+def test_samples_of_a_network_come_with_log_densities_of_their_own() -> None:
+    model, _, label = learned(ConcentricSquares(), 300, True, steps=1500)
+    z, found, _ = sample_with_log_prob(model.fitted.density(), range(300), label, seed=5)
+    miss = np.abs(found.value - in_fine_steps(model, z, label, 400))
+    assert np.mean(miss <= found.error) >= 0.985
+    assert np.quantile(miss, 0.99) <= 2e-3
+
+
+def test_points_far_out_take_steps_of_their_own() -> None:
+    law = standard(Square())
+    known = gaussians(law)
+    z = torch.tensor([[1.0, 0.5], [4.0, 4.0], [0.0, 12.0]], dtype=torch.float64)
+    own = ProbabilityFlow(law.denoise, known).carry(z, level(3), HIGH)
+    even = ProbabilityFlow(law.denoise, known, even_first=True).carry(z, level(3), HIGH)
+    assert torch.equal(own.evaluations[1:], even.evaluations[1:])
+    assert torch.equal(own.z[1:], even.z[1:])
+    assert own.evaluations[0] != even.evaluations[0]
+
+
+@pytest.mark.parametrize("most", [1, 20, 60])
+def test_even_steps_keep_to_the_evaluations_allowed(most) -> None:
+    law = standard(ConcentricSquares())
+    z, label = law.rows(0, 50, seed=0, sigma=LOW)
+    known = gaussians(law, True)
+    plain = ProbabilityFlow(law.denoise, known, 1e-4, max_evaluations=most)
+    even = replace(plain, even_first=True)
+    found = even.carry(z, level(50), HIGH, label)
+    assert (found.evaluations <= plain.carry(z, level(50), HIGH, label).evaluations.max()).all()
+    assert found.error.isfinite().all()
 
 
 # What a value depends on --------------------------------------------------------------------------------

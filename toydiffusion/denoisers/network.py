@@ -137,6 +137,7 @@ class Network(nn.Module):
         )
 
     def _denoise(self, z: Points, sigma: Levels, label: Labels | None) -> Points:
+        sigma = _once(sigma)
         raw = self.raw(*self._own(z, sigma), label)
         c_skip = self.preconditioning.c_skip(sigma)[:, None]
         c_out = self.preconditioning.c_out(sigma)[:, None]
@@ -154,6 +155,7 @@ class Network(nn.Module):
         - `probes` `(n, k, d)`: None for the trace itself; k is then 1. Or directions v: the result is
           `v^T J v` for each.
         """
+        sigma = _once(sigma)
         own, level = self._own(z, sigma)
         raw, traces = self._raw_with_trace(own, level, label, None if probes is None else probes.to(own))
         c_skip = self.preconditioning.c_skip(sigma)[:, None]
@@ -162,12 +164,7 @@ class Network(nn.Module):
         return c_skip * z + c_out * raw.to(z), c_skip * square + c_out * traces.to(z)
 
     def _own(self, z: Points, sigma: Levels) -> tuple[Points, Levels]:
-        """Return the arguments on the device and in the precision of the weights.
-
-        Levels that are one number for all rows, `expand`ed, come back as that number, `(1,)`.
-        """
-        if len(sigma) > 1 and sigma.stride(0) == 0:
-            sigma = sigma[:1]
+        """Return the arguments on the device and in the precision of the weights."""
         return z.to(self.edge_offset), sigma.to(self.edge_offset)
 
     @property
@@ -202,21 +199,21 @@ class Network(nn.Module):
             c_in * phase.cos(),
         ]
         slope = torch.cat(slopes, 1)
-        # The derivatives along the k axes or probes, `(n, k, width)`.
+        # The derivatives along the k axes or probes, `(k, n, width)`.
         if probes is None:
-            each_axis = direction[:, :, None] * weight.T[:, None]
-            along = (slope @ each_axis.flatten(1)).view(n, d, len(weight))
+            each_axis = direction.T[:, :, None] * weight.T
+            along = torch.bmm(slope.expand(d, *slope.shape), each_axis)
         else:
-            along = _product(slope[:, None] * (probes @ direction.T), weight)
+            along = _product(slope * (probes.transpose(0, 1) @ direction.T), weight)
         *hidden, last = self._later_layers()
         for matrix, bias in hidden:
             inner, along = _silu(inner, along)
             inner, along = functional.linear(inner, matrix, bias), _product(along, matrix)
         inner, along = _silu(inner, along)
         if probes is None:
-            traces = (along.flatten(1) @ last[0].flatten())[:, None]
+            traces = torch.bmm(along, last[0][:, :, None]).sum(0)
         else:
-            traces = (_product(along, last[0]) * probes).sum(2)
+            traces = (_product(along, last[0]) * probes.transpose(0, 1)).sum(2).T
         return functional.linear(inner, *last), traces
 
     def _first_layer(self, z: Points, sigma: Levels, label: Labels | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,14 +230,12 @@ class Network(nn.Module):
         if self.embedding.shape[1]:
             inner = inner + functional.linear(self.embedding, classes)[row]
         position = z * self.preconditioning.c_in(sigma)[:, None]
-        inner = torch.addmm(inner, position, place.T)
         ahead = functional.linear(z, self.edge_direction, self.edge_offset) + self.edge_label_offset[row]
         bend = torch.tanh(ahead / (4 * sigma[:, None]))
-        inner = torch.addmm(inner, 4 * bend, edge.T)
         phase = functional.linear(position, self.wave_direction)
-        if phase.numel():
-            inner = torch.addmm(inner, phase.cos(), wave_cos.T)
-            inner = torch.addmm(inner, phase.sin(), wave_sin.T)
+        waves = [phase.cos(), phase.sin()] if phase.shape[1] else []
+        each = torch.cat([position, 4 * bend, *waves], 1)
+        inner = torch.addmm(inner, each, torch.cat([place, edge, wave_cos, wave_sin], 1).T)
         return inner, bend, phase
 
     def _first_weights(self) -> tuple[Tensor, ...]:
@@ -254,19 +249,28 @@ class Network(nn.Module):
         return list(zip(self.weights, self.biases, strict=True))[1:]
 
 
+def _once(sigma: Levels) -> Levels:
+    """Return levels `(n,)`, or `(1,)` where they are one number `expand`ed to all rows."""
+    return sigma[:1] if len(sigma) > 1 and sigma.stride(0) == 0 else sigma
+
+
 def _product(along: Tensor, weight: Tensor) -> Tensor:
-    """Return `along @ weight^T`, `(n, k, width)`, as one product of two matrices, not n of them."""
+    """Return `along @ weight^T`, `(k, n, width)`, as one product of two matrices."""
     return (along.flatten(0, 1) @ weight.T).view(*along.shape[:2], len(weight))
 
 
 def _silu(inner: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
-    """Return silu of `inner` `(n, width)`, and the derivatives `along` `(n, k, width)` carried through it."""
+    """Return silu of `inner` `(n, width)`, and the derivatives `along` `(k, n, width)` carried through it.
+
+    Without a graph both are computed in place.
+    """
     if not torch.is_grad_enabled():
-        # In one pass over the memory: torch has this product for the backward pass of silu.
-        return functional.silu(inner), torch.ops.aten.silu_backward(along, inner[:, None].expand_as(along))
+        # In one pass over the memory, and in place: torch has this product for the backward pass of silu.
+        torch.ops.aten.silu_backward.grad_input(along, inner.expand_as(along), grad_input=along)
+        return functional.silu(inner, inplace=True), along
     gate = inner.sigmoid()
     value = inner * gate
-    return value, along * torch.addcmul(gate, value, 1 - gate)[:, None]
+    return value, along * torch.addcmul(gate, value, 1 - gate)
 
 
 MOST_WEIGHTS = 10**8

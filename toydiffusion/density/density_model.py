@@ -77,7 +77,7 @@ class DensityModel:
         if self.config.nats < SINGLE_PRECISION or not isinstance(self.denoiser, Network):
             return self.flow
         single = deepcopy(self.denoiser).float()
-        return replace(self.flow, denoiser=single, precision=torch.float32)
+        return replace(self.flow, denoiser=single, precision=torch.float32, even_first=True)
 
     def lowest(self, n: int) -> Levels:
         """Return sigma_min for each of n rows, `(n,)` float64."""

@@ -261,19 +261,22 @@ def prior_mismatch(
     """
     if not len(z):
         return z.new_zeros(0), z.new_zeros(0)
-    kinds = [None] if label is None else sorted(set(label.tolist()))
-    found, std_error = torch.empty(2, len(z), dtype=torch.float64)
-    for kind in kinds:
-        rows = slice(None) if kind is None else label == kind
-        mean = prior.distribution.mean if kind is None else prior.distribution.class_means[kind]
-        index = None if kind is None else torch.full((_CONSTANT,), kind)
-        sampled, _ = prior.rows(range(_CONSTANT), seed=0, label=index)
-        together = torch.cat([z[rows], sampled])
-        line = _along(denoiser, prior, together, mean, kind)
-        ours, constant = line[:-_CONSTANT], line[-_CONSTANT:]
-        found[rows] = ours - constant.logsumexp(0) + np.log(_CONSTANT)
-        std_error[rows] = constant.softmax(0).std() * _CONSTANT**0.5
-    return found, std_error
+    kinds: list[Labels | None]
+    if label is None:
+        means, kinds, own = prior.distribution.mean[None], [None], None
+        kind = torch.zeros(len(z), dtype=torch.int64)
+    else:
+        present, kind = torch.unique(label, return_inverse=True)
+        means, kinds = prior.distribution.class_means[present], [one.expand(_CONSTANT) for one in present]
+        own = torch.cat([label, present.repeat_interleave(_CONSTANT)])
+    # The samples for the constant of each class go along with the points.
+    sampled = [prior.rows(range(_CONSTANT), seed=0, label=one)[0] for one in kinds]
+    row = torch.cat([kind, torch.arange(len(kinds)).repeat_interleave(_CONSTANT)])
+    line = _along(denoiser, prior, torch.cat([z, *sampled]), means[row], own)
+    ours, constants = line[: len(z)], line[len(z) :].view(len(kinds), _CONSTANT)
+    constant = constants.logsumexp(1) - np.log(_CONSTANT)
+    std_error = constants.softmax(1).std(1) * _CONSTANT**0.5
+    return ours - constant[kind], std_error[kind]
 
 
 _NODES = 4
@@ -282,14 +285,13 @@ _CONSTANT = 512
 """Samples of the prior for the constant."""
 
 
-def _along(denoiser: Denoiser, prior: Prior, z: Points, mean: Tensor, label: int | None) -> Tensor:
-    """Return the integral of delta along the straight line from `mean` to each z, `(n,)`."""
+def _along(denoiser: Denoiser, prior: Prior, z: Points, mean: Tensor, label: Labels | None) -> Tensor:
+    """Return the integral of delta along the straight line from `mean` `(n, d)` to each z, `(n,)`."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    index = None if label is None else torch.full((len(z),), label)
-    sigma = torch.full((len(z),), prior.sigma, dtype=torch.float64)
+    sigma = torch.tensor(prior.sigma, dtype=torch.float64).expand(len(z))
     arm, total = z - mean, torch.zeros(len(z), dtype=torch.float64)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         at = mean + node * arm
-        clean = denoiser(at, sigma, index) - prior.distribution.denoise(at, sigma, index)
+        clean = denoiser(at, sigma, label) - prior.distribution.denoise(at, sigma, label)
         total += weight * (clean * arm).sum(1) / prior.sigma**2
     return total

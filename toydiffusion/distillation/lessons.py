@@ -17,7 +17,7 @@ from toydiffusion.types import Labels, Points
 
 Note = Callable[[int], None]
 """Is called with the number of points that are done."""
-_ROWS = 4096
+_ROWS = 8192
 _TOLERANCE = 1e-2
 """The tolerance of the log-densities to learn from, in nats. Students do not come as near."""
 _EXACT_STEPS = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,15 +44,20 @@ class Reference:
             means.to(z.device), variances.clamp(min=0.0).to(z.device), axes.to(z.device), label.to(z.device)
         )
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """The mean of each row's Gaussian, `(n, d)`, or `(1, d)` with one class."""
         return self.means if len(self.means) == 1 else self.means[self.kind]
 
-    @property
+    @cached_property
     def variance(self) -> Tensor:
         """The variances of each row's Gaussian along its axes, `(n, d)`, or `(1, d)` with one class."""
         return self.variances if len(self.means) == 1 else self.variances[self.kind]
+
+    @cached_property
+    def axes(self) -> Tensor:
+        """The principal axes of each row's Gaussian in columns, `(n, d, d)`."""
+        return self.all_axes[self.kind]
 
     def widened(self, variance: float) -> Reference:
         """Return the same with at least this variance along every axis."""
@@ -70,13 +76,13 @@ class Reference:
         away = z - self.mean
         if len(self.means) == 1:
             return away @ self.all_axes[0]
-        return torch.einsum("nij,ni->nj", self.all_axes[self.kind], away)
+        return torch.einsum("nij,ni->nj", self.axes, away)
 
     def turned_back(self, y: Tensor) -> Points:
         """Return `mean + axes y`, `(n, d)`."""
         if len(self.means) == 1:
             return self.means[0] + y @ self.all_axes[0].T
-        return self.mean + torch.einsum("nij,nj->ni", self.all_axes[self.kind], y)
+        return self.mean + torch.einsum("nij,nj->ni", self.axes, y)
 
     def whitened(self, z: Points, sigma: Levels) -> Tensor:
         """Return y, `(n, d)`."""

@@ -99,7 +99,7 @@ def log_prob_blocks(
     classes: bool = False,
     seed: int = 0,
     first_row: int = 0,
-    batch_size: int = 4096,
+    batch_size: int = 8192,
     progress: bool | None = False,
 ) -> Iterator[Densities]:
     """Yield the log-densities of a table's points, `batch_size` at a time, in constant memory.

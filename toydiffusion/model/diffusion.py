@@ -493,7 +493,7 @@ class Diffusion:
         seed: int = 0,
         first_row: int = 0,
         on_bad: str = "raise",
-        batch_size: int = 4096,
+        batch_size: int = 8192,
         device: str = "auto",
         progress: bool | None = False,
     ) -> LogDensity:
@@ -549,7 +549,7 @@ class Diffusion:
         tolerance: float | None = None,
         max_evaluations: int = MAX_EVALUATIONS,
         first_row: int = 0,
-        batch_size: int = 4096,
+        batch_size: int = 8192,
         device: str = "auto",
         progress: bool | None = False,
     ) -> Iterator[Densities]:
