@@ -124,6 +124,7 @@ def test_an_exact_denoiser_passes_every_check() -> None:
     assert abs(found.budget.total.value) < 5 * found.budget.total.std_error + 0.01
 
 
+@pytest.mark.slow
 def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
     law, sigma_min, n = standard(Square()), 0.03, 400
     known = gaussians(law)
@@ -140,6 +141,7 @@ def test_solver_and_prior_errors_are_those_against_the_truth() -> None:
     assert found.prior_error.value > 1e-3
 
 
+@pytest.mark.slow
 def test_bars_that_are_too_narrow_do_not_count_as_covering() -> None:
     law = standard(Square())
     model = DensityModel(law.denoise, Prior(gaussians(law), 20.0), 0.03)
@@ -210,6 +212,7 @@ def budget_of(law, *, denoiser=None, prior=None, tolerance=2e-3, sigma_min=0.05,
     return budget(model, law, label=None, endless=endless, n=n, seed=0)
 
 
+@pytest.mark.slow
 def test_the_terms_sum_to_the_total() -> None:
     law = standard(Checkerboard())
     found = budget_of(law, denoiser=lambda z, s, c=None: 1.01 * law.denoise(z, s, c), endless=law.denoise)
@@ -291,6 +294,7 @@ def test_the_table_has_every_check() -> None:
     assert len({line.rstrip().find("±") for line in text.splitlines() if "mass" in line}) == 1
 
 
+@pytest.mark.slow
 def test_beyond_three_dimensions_the_mass_is_sampled() -> None:
     law = standard(GaussianMixture([[0.0] * 4, [1.5] * 4], [np.eye(4) * 0.3, np.eye(4) * 0.5]))
     found = checked(law, points=60, sigma_min=0.05)

@@ -33,7 +33,13 @@ def smoothed(law, z, label, sigma, n=1024):
     return nets.mean(0).numpy(), (nets.std(0) / 2).numpy()
 
 
-@pytest.mark.parametrize("case", ["in class", "out of class", "as a whole", "moons"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["in class", "out of class", pytest.param("as a whole", marks=SLOW), pytest.param("moons", marks=SLOW)],
+)
 def test_with_the_exact_denoiser_and_prior_it_is_the_smoothed_log_density(case) -> None:
     law = standard(TwoMoons() if case == "moons" else ConcentricSquares())
     z, label = law.rows(0, 200, seed=0)

@@ -65,6 +65,7 @@ def test_training_gives_the_same_weights(gpu, model):
     np.testing.assert_allclose(there.history.held_out, model.history.held_out, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_distilling_gives_the_same_students(gpu, model, monkeypatch):
     import warnings
 
@@ -110,7 +111,10 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "check_density")) for name in OPERATIONS],
+)
 def test_an_operation_gives_the_same(gpu, model, name):
     here, there = (OPERATIONS[name](model, device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
