@@ -144,14 +144,19 @@ class Codec:
         if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
             raise InputError(f"label must be one label or {n} of them, got shape {wanted.shape}")
         index = {value: i for i, value in enumerate(self.classes.tolist())}
-        for row, value in enumerate(wanted.ravel().tolist()):
-            if not isinstance(value, Hashable) or value not in index:
-                place = f" in row {row + 1} (counted from 1)" if wanted.ndim else ""
-                words = [str(name) for name in index]
-                kind = type(next(iter(index))).__name__
-                hint = f"the labels are of type {kind}" if str(value) in words else nearest(str(value), words)
-                raise InputError(f"{where}unknown label {shown(value)}{place}: {hint}")
-        return torch.tensor([index[value] for value in wanted.ravel().tolist()], dtype=torch.int64).expand(n)
+        values = wanted.ravel().tolist()
+        try:
+            found = np.fromiter(map(index.__getitem__, values), dtype=np.int64, count=len(values))
+        except (KeyError, TypeError):  # unknown, or not hashable
+            row = next(
+                i for i, value in enumerate(values) if not isinstance(value, Hashable) or value not in index
+            )
+            place = f" in row {row + 1} (counted from 1)" if wanted.ndim else ""
+            words, kind = [str(name) for name in index], type(next(iter(index))).__name__
+            text = str(values[row])
+            hint = f"the labels are of type {kind}" if text in words else nearest(text, words)
+            raise InputError(f"{where}unknown label {shown(values[row])}{place}: {hint}") from None
+        return torch.from_numpy(found).expand(n)
 
     def table_index(self, table: Table) -> Labels | None:
         """Return the class indices of the labels of the table, `(n,)`; None if it has none.

@@ -144,16 +144,21 @@ def log_prob_blocks(
             for first in range(0, max(n, 1), batch_size):
                 part = slice(first, first + batch_size)
                 gone = missing[part]
-                # In the place of missing points, the mean of the data: every row keeps its number.
-                z = points[part].masked_fill(torch.from_numpy(gone)[:, None], 0.0)
+                z = points[part]
+                if gone.any():
+                    # In the place of missing points, the mean of the data: every row keeps its number.
+                    z = z.masked_fill(torch.from_numpy(gone)[:, None], 0.0)
                 own = None if label is None else label[part]
                 if student is None:
                     found = by_flow(z, levels[part], own, first_row + first)
                 else:
                     found = by_student(student, z, levels[part], own, first_row + first)
-                if found.class_probabilities is not None:
-                    found.class_probabilities[gone] = np.nan
-                yield found._replace(log_prob=found.log_prob.shifted(model.codec.log_det).without(gone))
+                log_prob = found.log_prob.shifted(model.codec.log_det)
+                if gone.any():
+                    log_prob = log_prob.without(gone)
+                    if found.class_probabilities is not None:
+                        found.class_probabilities[gone] = np.nan
+                yield found._replace(log_prob=log_prob)
                 move(min(first + batch_size, n), "")
 
     return blocks()

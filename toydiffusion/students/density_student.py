@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toydiffusion.density import LogDensity
-from toydiffusion.students.network import StudentNetwork, pieces
+from toydiffusion.students.network import StudentNetwork, in_pieces
 from toydiffusion.types import Labels, Points
 
 ZONES = ("inside", "steep", "outside")
@@ -79,10 +79,8 @@ class DensityStudent:
         """
         at = z.to(self.network.label_bias)
         own = None if label is None else label.to(at.device)
-        parts = [
-            self.network(at[rows], at[rows], None if own is None else own[rows]) for rows in pieces(len(z))
-        ]
-        found = torch.cat([at.new_empty(0, OUTPUTS), *parts]).double().cpu()
+        found = in_pieces(lambda part, c: self.network(part, part, c), at, own, len(self.threshold))
+        found = found.double().cpu()
         raw, error, prior, slope = found.unbind(1)
         kind = 0 if label is None else label.cpu()
         value = raw - self.log_mass[kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,18 +110,45 @@ class StudentNetwork(nn.Module):
         if label is not None and len(label):
             # One label for all rows, `expand`ed, is looked up once.
             row = label[:1] if label.stride(0) == 0 else label
-        bend = functional.linear(place, self.direction).add_(self.offset[row]).tanh_()
-        inner = functional.linear(inputs, self.weights[0]).add_(self.label_bias[row])
-        inner = torch.addmm(inner, bend, self.edge_weight.T)
+        # The layers are `(units, n)`: products with few units are faster so.
+        bend = (self.direction @ place.T).add_(self.offset[row].T).tanh_()
+        inner = (self.weights[0] @ inputs.T).add_(self.label_bias[row].T).addmm_(self.edge_weight, bend)
         quick = not torch.is_grad_enabled()
         for weight, bias in zip(list(self.weights)[1:], self.biases, strict=True):
-            inner = functional.linear(functional.silu(inner, inplace=quick), weight, bias)
-        return inner
+            inner = (weight @ functional.silu(inner, inplace=quick)).add_(bias[:, None])
+        outputs: Tensor = inner.T
+        return outputs
 
 
-def pieces(n: int) -> Iterator[slice]:
-    """Yield n rows in pieces, so few at once that their layers stay in the processor's cache."""
-    return (slice(first, first + _ROWS) for first in range(0, n, _ROWS))
+def in_pieces(
+    answer: Callable[[Points, Labels | None], Tensor], z: Points, label: Labels | None, num_classes: int
+) -> Tensor:
+    """Return the answers of small networks at points z `(n, d)`, `(n, outputs)`, piece by piece.
+
+    A piece is so small that its layers stay in the processor's cache. Where there are enough rows of each
+    class, a piece has rows of one class only: what depends on the class is then looked up once.
+    """
+    if label is None or label.stride(0) == 0 or len(z) < _FEWEST * num_classes:
+        parts = [answer(z[rows], None if label is None else label[rows]) for rows in _pieces(0, len(z))]
+        return torch.cat([part.T for part in parts], 1).T
+    order = label.argsort()
+    sorted_z, ends = z[order], label.bincount(minlength=num_classes).cumsum(0).tolist()
+    kinds = torch.arange(num_classes, device=z.device)
+    parts = [
+        answer(sorted_z[rows], kinds[c].expand(rows.stop - rows.start))
+        for c, (first, end) in enumerate(itertools.pairwise([0, *ends]))
+        for rows in _pieces(first, end)
+    ]
+    found = torch.cat([part.T for part in parts], 1)
+    return torch.empty_like(found).index_copy_(1, order, found).T
+
+
+def _pieces(first: int, end: int) -> Iterator[slice]:
+    # Without any rows there is one empty piece.
+    return (slice(at, min(at + _ROWS, end)) for at in range(first, max(end, 1), _ROWS))
 
 
 _ROWS = 2048
+"""The rows of a piece."""
+_FEWEST = 256
+"""The rows of each class from which on pieces have rows of one class only."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from toydiffusion.distributions import Distribution, Reference
-from toydiffusion.students.network import StudentNetwork, pieces
+from toydiffusion.students.network import StudentNetwork, in_pieces
 from toydiffusion.types import Labels, Points
 
 
@@ -50,5 +50,4 @@ class SampleStudent:
         """
         g = self.gaussian(z, moments, label)
         start = g.to(self.coarse.label_bias)
-        parts = [self.both(start[rows], None if label is None else label[rows])[1] for rows in pieces(len(z))]
-        return torch.cat([start[:0], *parts]).to(z)
+        return in_pieces(lambda part, c: self.both(part, c)[1], start, label, len(self.coarse.offset)).to(z)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,10 +70,10 @@ class Table:
                 f"{self.source}: {n} points need labels of shape ({n},), got {self.labels.shape}"
             )
 
-    @property
+    @cached_property
     def missing(self) -> NDArray[np.bool_]:
         """Whether a number of the row is missing or infinite, `(n,)`."""
-        return np.asarray((~np.isfinite(self.points)).any(axis=1))
+        return np.asarray(~np.isfinite(self.points).all(axis=1))
 
     @property
     def label_texts(self) -> LabelArray | None:
