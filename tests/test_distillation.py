@@ -133,18 +133,18 @@ def test_a_network_gives_each_row_its_own_label() -> None:
     )
     for weight in network.parameters():
         weight.normal_(generator=torch.Generator().manual_seed(len(weight)))
-    inputs, place = torch.randn(7, 3), torch.randn(7, 2)
+    inputs = torch.randn(7, 3)
     label = torch.tensor([3, 0, 1, 1, 2, 3, 0])
-    mixed = network(inputs, place, label)
+    mixed = network(inputs, label)
     for c in range(4):
         rows = label == c
         # One label for all rows, once expanded and once written out.
         for one in (torch.tensor(c).expand(7), torch.full((7,), c)):
-            torch.testing.assert_close(network(inputs, place, one)[rows], mixed[rows])
-    assert not torch.allclose(network(inputs, place, label.roll(1)), mixed)
+            torch.testing.assert_close(network(inputs, one)[rows], mixed[rows])
+    assert not torch.allclose(network(inputs, label.roll(1)), mixed)
     # Without gradients the activations are in place, with them they are not.
     network.requires_grad_(True)
-    torch.testing.assert_close(network(inputs, place, label).detach(), mixed)
+    torch.testing.assert_close(network(inputs, label).detach(), mixed)
 
 
 def test_before_training_the_sampler_is_that_of_the_gaussian() -> None:

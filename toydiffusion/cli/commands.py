@@ -338,7 +338,9 @@ def log_prob(
             default=f"{TOLERANCE:g}; of a distilled model, what its student gives",
         ),
     ] = None,
-    batch_size: Annotated[int, flag(int, "Points computed at once.")] = 8192,
+    batch_size: Annotated[
+        int | None, flag(int, "Points computed at once.", default="8192 in two columns, fewer in more")
+    ] = None,
     device: Annotated[str, flag(str, _DEVICE)] = "auto",
 ) -> None:
     """Compute log-densities with error bars, and class probabilities.

@@ -112,8 +112,8 @@ class Codec:
         Raises `InputError` for a point too far from the data to compute with.
         """
         z = self.standardizer.z(torch.from_numpy(table.points))
-        far = ~(z.abs() <= _FARTHEST).all(1).numpy() & ~table.missing
-        if far.any():
+        near = z.abs() <= _FARTHEST
+        if not bool(near.all()) and (far := ~near.all(1).numpy() & ~table.missing).any():
             raise InputError(
                 f"{table.source}: row {int(far.argmax()) + 1} (counted from 1) is more than {_FARTHEST:g} "
                 "standard deviations from the data, too far to compute with"

@@ -16,7 +16,7 @@ class DistillConfig:
     - `pairs`: the number of starts whose end points the teacher computes. By default (None) twice as many.
     - `steps`: the number of training steps of each student.
     - `batch_size`: the number of points in a step.
-    - `width`: the number of units in each hidden layer.
+    - `width`: the number of units in each hidden layer. By default (None) 48, and 64 with labels.
     - `hidden_layers`: the number of hidden layers.
     - `learning_rate`: the highest learning rate. It falls linearly to 0.
     """
@@ -25,7 +25,7 @@ class DistillConfig:
     pairs: int | None = None
     steps: int = 3000
     batch_size: int = 1000
-    width: int = 48
+    width: int | None = None
     hidden_layers: int = 3
     learning_rate: float = 1e-2
 
@@ -35,9 +35,13 @@ class DistillConfig:
             value = getattr(self, field.name)
             if field.name == "learning_rate":
                 store(self, field.name, finite_number(field.name, value, above=0, below=1))
-            elif value is not None or field.name not in ("points", "pairs"):
+            elif value is not None or field.default is not None:
                 least = 100 if field.name in ("points", "pairs") else 1
                 store(self, field.name, whole_number(field.name, value, least, 10**9))
+
+    def units(self, num_classes: int) -> int:
+        """Return the number of units in each hidden layer, for so many classes."""
+        return (48 if num_classes == 1 else 64) if self.width is None else self.width
 
     def num_points(self, num_classes: int) -> int:
         """Return the number of log-densities to learn from, for so many classes."""

@@ -28,7 +28,7 @@ def networks_of(teacher: FittedModel, config: DistillConfig, seed: int) -> dict[
     sizes = student_sizes(
         teacher.dim,
         teacher.codec.num_classes,
-        width=config.width,
+        width=config.units(teacher.codec.num_classes),
         hidden_layers=config.hidden_layers,
         edges=len(own.edge_offset),
     )
@@ -156,7 +156,7 @@ def density_student(
     def loss_at(rows: Tensor) -> Tensor:
         there = rows.to(device)
         at, goal = places[there], goals[there]
-        outputs = network(at, at, None if own is None else own[there])
+        outputs = network(at, None if own is None else own[there])
         miss = outputs[:, 0] - goal[:, 0]
         main = torch.nn.functional.huber_loss(miss, torch.zeros_like(miss), delta=_HUBER) / _HUBER
         error = miss.detach().abs().clamp(min=_LEAST).log()

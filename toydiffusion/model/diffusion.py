@@ -493,7 +493,7 @@ class Diffusion:
         seed: int = 0,
         first_row: int = 0,
         on_bad: str = "raise",
-        batch_size: int = 8192,
+        batch_size: int | None = None,
         device: str = "auto",
         progress: bool | None = False,
     ) -> LogDensity:
@@ -522,7 +522,9 @@ class Diffusion:
           Worth it only for far more columns than 50.
         - `seed`, `first_row`: which random probes.
         - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" returns NaN for them.
-        - `batch_size`, `progress`: as in `sample`.
+        - `batch_size`: how many points are computed at once. None (default): 8,192 in two columns, fewer in
+          more, and four times as many where a student answers.
+        - `progress`: as in `sample`.
         """
         plan, table = DensityConfig(tolerance, max_evaluations, probes), self._table(x, on_bad)
         n = len(table.points)
@@ -549,7 +551,7 @@ class Diffusion:
         tolerance: float | None = None,
         max_evaluations: int = MAX_EVALUATIONS,
         first_row: int = 0,
-        batch_size: int = 8192,
+        batch_size: int | None = None,
         device: str = "auto",
         progress: bool | None = False,
     ) -> Iterator[Densities]:

@@ -51,7 +51,9 @@ class DensityStudent:
 
     def knows(self, z: Points) -> Tensor:
         """Return whether each point is in the training range, `(n,)`. NaN is not."""
-        return ((z >= self.low) & (z <= self.high)).all(1)
+        within = (z >= self.low) & (z <= self.high)
+        # In one go where all are: along short rows it takes several times as long.
+        return torch.ones(len(z), dtype=torch.bool) if bool(within.all()) else within.all(1)
 
     @torch.no_grad()
     def log_prob(self, z: Points, label: Labels | None) -> LogDensity:
@@ -79,8 +81,7 @@ class DensityStudent:
         """
         at = z.to(self.network.label_bias)
         own = None if label is None else label.to(at.device)
-        found = in_pieces(lambda part, c: self.network(part, part, c), at, own, len(self.threshold))
-        found = found.double().cpu()
+        found = in_pieces(self.network, at, own).double().cpu()
         raw, error, prior, slope = found.unbind(1)
         kind = 0 if label is None else label.cpu()
         value = raw - self.log_mass[kind]

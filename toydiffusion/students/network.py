@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -100,55 +100,46 @@ class StudentNetwork(nn.Module):
             self.direction.copy_((teacher.edge_direction.cpu() / size).flatten(0, 1))
             self.offset.copy_((offset.cpu() / size).movedim(0, 1).flatten(1))
 
-    def forward(self, inputs: Tensor, place: Points, label: Labels | None) -> Tensor:
+    def forward(self, inputs: Tensor, label: Labels | None) -> Tensor:
         """Return the outputs, `(n, outputs)`.
 
-        - `inputs` `(n, inputs)`, `place` `(n, d)`: in the precision and on the device of the weights.
+        - `inputs` `(n, inputs)`: in the precision and on the device of the weights. The last d are the place.
         - `label` `(n,)`: class indices; None without classes.
         """
-        row: Labels | slice = slice(0, 1)
-        if label is not None and len(label):
-            # One label for all rows, `expand`ed, is looked up once.
-            row = label[:1] if label.stride(0) == 0 else label
-        # The layers are `(units, n)`: products with few units are faster so.
-        bend = (self.direction @ place.T).add_(self.offset[row].T).tanh_()
-        inner = (self.weights[0] @ inputs.T).add_(self.label_bias[row].T).addmm_(self.edge_weight, bend)
+        (n, i), (edges, d) = inputs.shape, self.direction.shape
+        offset: Tensor = self.offset
+        bias: Tensor = self.label_bias
+        if label is None or len(offset) == 1:
+            kind = inputs.new_ones(1, n)
+        elif n and label.stride(0) == 0:
+            # One label for all rows, `expand`ed.
+            offset, bias, kind = offset[label[:1]], bias[label[:1]], inputs.new_ones(1, n)
+        else:
+            kind = (torch.arange(len(offset), device=label.device)[:, None] == label).to(inputs)
+        # Layers are `(units, n)`: products with few units are faster so. The class is known by an input of 1
+        # for it and 0 for the others. So two products give r, and from it and all inputs the first layer.
+        known = torch.cat([inputs.T, kind])
+        distance = torch.cat([functional.pad(self.direction, (i - d, 0)), offset.T], 1)
+        units = torch.cat([distance, torch.eye(len(known)).to(known)]) @ known
+        units[:edges].tanh_()
+        inner = torch.cat([self.edge_weight, self.weights[0], bias.T], 1) @ units
         quick = not torch.is_grad_enabled()
-        for weight, bias in zip(list(self.weights)[1:], self.biases, strict=True):
-            inner = (weight @ functional.silu(inner, inplace=quick)).add_(bias[:, None])
+        for weight, shift in zip(list(self.weights)[1:], self.biases, strict=True):
+            inner = (weight @ functional.silu(inner, inplace=quick)).add_(shift[:, None])
         outputs: Tensor = inner.T
         return outputs
 
 
-def in_pieces(
-    answer: Callable[[Points, Labels | None], Tensor], z: Points, label: Labels | None, num_classes: int
-) -> Tensor:
+def in_pieces(answer: Callable[[Points, Labels | None], Tensor], z: Points, label: Labels | None) -> Tensor:
     """Return the answers of small networks at points z `(n, d)`, `(n, outputs)`, piece by piece.
 
-    A piece is so small that its layers stay in the processor's cache. Where there are enough rows of each
-    class, a piece has rows of one class only: what depends on the class is then looked up once.
+    A piece is so small that its layers stay in the processor's cache.
     """
-    if label is None or label.stride(0) == 0 or len(z) < _FEWEST * num_classes:
-        parts = [answer(z[rows], None if label is None else label[rows]) for rows in _pieces(0, len(z))]
-        return torch.cat([part.T for part in parts], 1).T
-    order = label.argsort()
-    sorted_z, ends = z[order], label.bincount(minlength=num_classes).cumsum(0).tolist()
-    kinds = torch.arange(num_classes, device=z.device)
-    parts = [
-        answer(sorted_z[rows], kinds[c].expand(rows.stop - rows.start))
-        for c, (first, end) in enumerate(itertools.pairwise([0, *ends]))
-        for rows in _pieces(first, end)
-    ]
-    found = torch.cat([part.T for part in parts], 1)
-    return torch.empty_like(found).index_copy_(1, order, found).T
-
-
-def _pieces(first: int, end: int) -> Iterator[slice]:
     # Without any rows there is one empty piece.
-    return (slice(at, min(at + _ROWS, end)) for at in range(first, max(end, 1), _ROWS))
+    pieces = [slice(first, first + _ROWS) for first in range(0, max(len(z), 1), _ROWS)]
+    parts = [answer(z[rows], None if label is None else label[rows]) for rows in pieces]
+    return torch.cat([part.T for part in parts], 1).T
 
 
-_ROWS = 2048
+_ROWS = 4096
 """The rows of a piece."""
-_FEWEST = 256
-"""The rows of each class from which on pieces have rows of one class only."""

@@ -38,8 +38,8 @@ class SampleStudent:
 
     def both(self, g: Points, label: Labels | None) -> tuple[Points, Points]:
         """Return the coarse points c and the end points, `(n, d)`, in the precision of the weights."""
-        coarse = g + self.coarse(g, g, label)
-        return coarse, coarse + self.fine(torch.cat([g, coarse], 1), coarse, label)
+        coarse = g + self.coarse(g, label)
+        return coarse, coarse + self.fine(torch.cat([g, coarse], 1), label)
 
     @torch.no_grad()
     def ends(self, z: Points, moments: Distribution, label: Labels | None) -> Points:
@@ -50,4 +50,4 @@ class SampleStudent:
         """
         g = self.gaussian(z, moments, label)
         start = g.to(self.coarse.label_bias)
-        return in_pieces(lambda part, c: self.both(part, c)[1], start, label, len(self.coarse.offset)).to(z)
+        return in_pieces(lambda part, c: self.both(part, c)[1], start, label).to(z)
