@@ -18,7 +18,7 @@ from pathlib import Path
 import measure
 import torch
 
-SCRIPTS = ("sampling", "flow", "training", "distill")
+SCRIPTS = ("sampling", "flow", "training", "distill", "peers", "files")
 PACKAGES = ("toydiffusion", "torch", "azula", "smalldiffusion", "torchdiffeq", "zuko", "scikit-learn")
 
 
