@@ -181,7 +181,7 @@ def learned() -> None:
         for place, z in (("near", near), *((f"{k} sd", torch.from_numpy(k * way)) for k in (5, 10, 30))):
             own = None if label is None else label[: len(z)]
             level = torch.full((len(z),), model.sigma_min, dtype=torch.float64)
-            found = log_density(model.fitted.density().flow, model.prior(), z, level, own)
+            found = log_density(model.fitted.density().quick_flow, model.prior(), z, level, own)
             miss = np.abs(found.value - in_fine_steps(model, z, own))
             ratio = np.median(found.error) / np.median(miss)
             measured = f"{np.mean(miss <= found.error):.2%}; {np.quantile(miss, 0.99):.1e}; {ratio:.1f}"

@@ -24,6 +24,7 @@ LAYERS = [
     "types",
     "errors",
     "devices",
+    "threads",
     "row_noise",
     "files",
     "progress",

@@ -36,6 +36,7 @@ from toydiffusion.model.sampling import rows_from, sample_blocks
 from toydiffusion.progress import bar
 from toydiffusion.students import DensityStudent
 from toydiffusion.tables import Table
+from toydiffusion.threads import in_threads
 from toydiffusion.types import FloatArray, LabelArray, Labels, Levels, Points
 
 
@@ -122,7 +123,9 @@ def log_prob_blocks(
     student = None if model.student is None or sigma is not None or plan.probes else model.student.density
     first_row = rows_from(first_row, n).start
     if batch_size is None:
-        batch_size = max(256, _NUMBERS // (points.shape[1] + 1)) * (1 if student is None else 4)
+        fast = max(256, _NUMBERS // (points.shape[1] + 1)) * (1 if student is None else 4)
+        # Few points are shared by the threads, unless the parts would be too small.
+        batch_size = min(fast, max(4096, -(-n // torch.get_num_threads())))
     batch_size = whole_number("batch_size", batch_size, 1)
 
     def by_flow(z: Points, level: Levels, own: Labels | None, first: int) -> Densities:
@@ -143,27 +146,29 @@ def log_prob_blocks(
         rows = np.flatnonzero(~good)
         return found.replaced(rows, by_flow(z[rows], level[rows], None if own is None else own[rows], first))
 
+    def block(part: slice) -> Densities:
+        gone, z = missing[part], points[part]
+        if gone.any():
+            # In the place of missing points, the mean of the data: every row keeps its number.
+            z = z.masked_fill(torch.from_numpy(gone)[:, None], 0.0)
+        own = None if label is None else label[part]
+        if student is None:
+            found = by_flow(z, levels[part], own, first_row + part.start)
+        else:
+            found = by_student(student, z, levels[part], own, first_row + part.start)
+        log_prob = found.log_prob.shifted(model.codec.log_det)
+        if gone.any():
+            log_prob = log_prob.without(gone)
+            if found.class_probabilities is not None:
+                found.class_probabilities[gone] = np.nan
+        return found._replace(log_prob=log_prob)
+
     def blocks() -> Iterator[Densities]:
         with bar("log-densities", n, progress) as move:
-            for first in range(0, max(n, 1), batch_size):
-                part = slice(first, first + batch_size)
-                gone = missing[part]
-                z = points[part]
-                if gone.any():
-                    # In the place of missing points, the mean of the data: every row keeps its number.
-                    z = z.masked_fill(torch.from_numpy(gone)[:, None], 0.0)
-                own = None if label is None else label[part]
-                if student is None:
-                    found = by_flow(z, levels[part], own, first_row + first)
-                else:
-                    found = by_student(student, z, levels[part], own, first_row + first)
-                log_prob = found.log_prob.shifted(model.codec.log_det)
-                if gone.any():
-                    log_prob = log_prob.without(gone)
-                    if found.class_probabilities is not None:
-                        found.class_probabilities[gone] = np.nan
-                yield found._replace(log_prob=log_prob)
-                move(min(first + batch_size, n), "")
+            parts = [slice(first, first + batch_size) for first in range(0, max(n, 1), batch_size)]
+            for part, found in zip(parts, in_threads(block, parts, model.device), strict=True):
+                yield found
+                move(min(part.stop, n), "")
 
     return blocks()
 

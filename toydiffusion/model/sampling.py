@@ -15,6 +15,7 @@ from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.progress import bar
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.solvers import SampleConfig, last, solver, trajectory
+from toydiffusion.threads import in_threads
 from toydiffusion.types import FloatArray, LabelArray, Labels, Points
 
 
@@ -84,9 +85,10 @@ def sample_blocks(
 
     def blocks() -> Iterator[Block]:
         with bar("sampling", len(rows), progress) as move:
-            for first in range(0, max(len(rows), 1), batch_size):
-                yield block(slice(first, first + batch_size))
-                move(min(first + batch_size, len(rows)), "")
+            parts = [slice(first, first + batch_size) for first in range(0, max(len(rows), 1), batch_size)]
+            for part, found in zip(parts, in_threads(block, parts, model.device), strict=True):
+                yield found
+                move(min(part.stop, len(rows)), "")
 
     return blocks()
 
