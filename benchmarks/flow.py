@@ -8,6 +8,7 @@
   divergence instead.
 - `bars`: errors and bars at three tolerances, on models that chose none of the solver's constants.
 - `precision`: what a network in float32 moves.
+- `threads`: points a second with one thread and with two, the whole call of a user.
 """
 
 from __future__ import annotations
@@ -158,7 +159,28 @@ def precision() -> None:
         )
 
 
-ROWS: dict[str, Callable[[], None]] = {"speed": speed, "bars": bars, "precision": precision}
+def threads() -> None:
+    x, _ = Square().sample(65_536, seed=7)
+    model = td.Diffusion().fit(x[:2000], seed=0, progress=False)
+
+    def with_threads(number: int) -> Callable[[], object]:
+        def run() -> None:
+            torch.set_num_threads(number)
+            model.log_prob(x)
+            torch.set_num_threads(1)
+
+        return run
+
+    for what, timing in in_turn({"two threads": with_threads(2), "one": with_threads(1)}, rounds=3).items():
+        report(f"square, {len(x):,} log-densities: {what}", str(timing), "")
+
+
+ROWS: dict[str, Callable[[], None]] = {
+    "speed": speed,
+    "bars": bars,
+    "precision": precision,
+    "threads": threads,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
