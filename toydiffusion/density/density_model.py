@@ -73,11 +73,13 @@ class DensityModel:
 
     @property
     def quick_flow(self) -> ProbabilityFlow:
-        """The probability flow, with a network in float32 if the tolerance allows (`SINGLE_PRECISION`)."""
-        if self.config.nats < SINGLE_PRECISION or not isinstance(self.denoiser, Network):
+        """The flow that is fastest: of a network in even steps, in float32 from `SINGLE_PRECISION` on."""
+        if not isinstance(self.denoiser, Network):
             return self.flow
-        single = deepcopy(self.denoiser).float()
-        return replace(self.flow, denoiser=single, precision=torch.float32, even_first=True)
+        even = replace(self.flow, even_first=True)
+        if self.config.nats < SINGLE_PRECISION:
+            return even
+        return replace(even, denoiser=deepcopy(self.denoiser).float(), precision=torch.float32)
 
     def lowest(self, n: int) -> Levels:
         """Return sigma_min for each of n rows, `(n,)` float64."""
