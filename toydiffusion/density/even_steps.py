@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,12 +21,13 @@ _AROUND = 8
 """The slopes in the check of a step: four on either side of its middle."""
 
 
-def even_steps_for(tolerance: float, span: float) -> int:
-    """Return how many steps over a `span` in u suffice for most points at this tolerance, in nats.
+def even_steps_for(tolerance: float, span: Tensor) -> Tensor:
+    """Return how many steps over each `span` in u suffice for most points at this tolerance, in nats.
 
     The step is `LENGTH tolerance^(1/5)`, since the error of the method goes like its fifth power.
     """
-    return max(_AROUND, math.ceil(span / (LENGTH * math.pow(tolerance, 0.2))))
+    steps: Tensor = (span / (LENGTH * tolerance ** (1 / 5))).ceil().long().clamp(min=_AROUND)
+    return steps
 
 
 def even_steps(field: FlowField, state: Tensor, sigma: Levels, end: Levels, steps: int) -> Solution:

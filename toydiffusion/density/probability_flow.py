@@ -151,14 +151,15 @@ class ProbabilityFlow:
         best = Solution.unsolved(start)
         if self.even_first and not field.create_graph:
             d = field.reference.means.shape[1]
-            span = float((field.time(end) - field.time(sigma)).abs().max()) if len(start) else 0.0
             near = nats_of(start, d) < NEAR + d
+            fewest = even_steps_for(self.tolerance, (field.time(end) - field.time(sigma)).abs())
             # Half as long steps cost less than own ones, and suffice for most of the points that are left.
-            fewest = even_steps_for(self.tolerance, span)
             for steps in (fewest, 2 * fewest):
-                rows = (near & best.wide(self.tolerance)).nonzero()[:, 0]
-                if len(rows) and int(best.evaluations.max()) + steps < self.max_evaluations:
-                    again = even_steps(field.rows(rows), start[rows], sigma[rows], end[rows], steps)
+                left = near & best.wide(self.tolerance) & (best.evaluations + steps < self.max_evaluations)
+                # All rows of one level take the same number of steps, whatever the levels of the others.
+                for number in torch.unique(steps[left]).tolist():
+                    rows = (left & (steps == number)).nonzero()[:, 0]
+                    again = even_steps(field.rows(rows), start[rows], sigma[rows], end[rows], number)
                     best = best.improved(rows, again)
 
         # A step is checked when the next one is done, too late to take it back. So points whose bar is too
