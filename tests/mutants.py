@@ -451,11 +451,11 @@ MUTANTS = [
         f"{DENSITY} -k 'even_steps_converge'",
     ),
     Mutant(
-        "even steps upward not integrated again",
+        "even steps upward that forget their beginning",
         "density/even_steps.py",
         "final = state + again.sum(0)",
-        "final = here",
-        f"{DENSITY} -k 'even_steps_converge or even_steps_only or levels_of_their_own'",
+        "final = again.sum(0)",
+        f"{DENSITY} -k even_steps_converge",
     ),
     Mutant(
         "bars of even steps ten times too narrow",
@@ -836,8 +836,8 @@ MUTANTS = [
     Mutant(
         "a student that answers everywhere",
         "students/density_student.py",
-        "return ((z >= self.low) & (z <= self.high)).all(1)",
-        "return ((z >= self.low) | (z <= self.high)).all(1)",
+        "within = (z >= self.low) & (z <= self.high)",
+        "within = (z >= self.low) | (z <= self.high)",
         f"{DISTILLATION} -k does_not_know",
     ),
     Mutant(
