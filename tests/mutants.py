@@ -451,11 +451,11 @@ MUTANTS = [
         f"{DENSITY} -k 'even_steps_converge'",
     ),
     Mutant(
-        "even steps upward that forget their beginning",
+        "even steps upward not integrated again",
         "density/even_steps.py",
         "final = state + again.sum(0)",
-        "final = again.sum(0)",
-        f"{DENSITY} -k even_steps_converge",
+        "final = here",
+        f"{DENSITY} -k even_steps_only",
     ),
     Mutant(
         "bars of even steps ten times too narrow",

@@ -35,10 +35,11 @@ from toydiffusion.distributions import (
     Prior,
     Reference,
     Square,
+    TwoMoons,
 )
 
 LOW, HIGH = 0.01, 20.0
-RINGS = ConcentricSquares()
+RINGS, MOONS = ConcentricSquares(), TwoMoons()
 TILTED = Gaussian([0.5, -1.0, 2.0], [[1.0, 0.6, 0.1], [0.6, 0.5, 0.0], [0.1, 0.0, 2.0]])
 
 
@@ -411,9 +412,11 @@ def test_levels_of_their_own_take_even_steps_too() -> None:
         )
 
 
-@pytest.mark.parametrize("tolerance", [0.002, 0.02])
-def test_most_points_of_a_network_need_even_steps_only(tolerance) -> None:
-    model, z, label = learned(RINGS, 300, True, steps=1500)
+@pytest.mark.parametrize(
+    ("law", "labelled", "tolerance"), [(RINGS, True, 0.002), (RINGS, True, 0.02), (MOONS, False, 2e-4)]
+)
+def test_most_points_of_a_network_need_even_steps_only(law, labelled, tolerance) -> None:
+    model, z, label = learned(law, 300, labelled, steps=1500)
     density = model.fitted.density(td.DensityConfig(tolerance))
     found = log_density(density.quick_flow, model.prior(), z, level(300, model.sigma_min), label)
     miss = np.abs(found.value - in_fine_steps(model, z, label, 400))
@@ -433,6 +436,18 @@ def test_samples_of_a_network_come_with_log_densities_of_their_own() -> None:
     miss = np.abs(found.value - in_fine_steps(model, z, label, 400))
     assert np.mean(miss <= found.error) >= 0.985
     assert np.quantile(miss, 0.99) <= 2e-3
+
+
+def test_rows_that_are_solved_in_parts_are_the_same(monkeypatch) -> None:
+    model, z, label = learned(RINGS, 300, True, steps=1500)
+    flow = model.fitted.density().quick_flow
+    whole = flow.carry(z, level(300), HIGH, label)
+    # 40 steps of 3 numbers: parts of 10 rows.
+    monkeypatch.setattr("toydiffusion.density.probability_flow.MOST_NUMBERS", 1200)
+    parts = flow.carry(z, level(300), HIGH, label)
+    assert torch.equal(parts.evaluations, whole.evaluations)
+    np.testing.assert_allclose(parts.z, whole.z, atol=1e-5)
+    np.testing.assert_allclose(parts.change, whole.change, atol=1e-5)
 
 
 def test_points_far_out_take_steps_of_their_own() -> None:

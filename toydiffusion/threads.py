@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 def in_threads(
     work: Callable[[Item], Answer], items: Iterable[Item], device: torch.device = CPU
 ) -> Iterator[Answer]:
-    """Yield `work(item)` for each item, in their order, computed by as many threads as torch has.
+    """Yield `work(item)` for each item, in their order, computed by as many threads as torch has, at most 8.
 
     Each thread computes a piece of its own, with one thread of torch. This is faster than all threads in
     turn on each small operation, above all on a busy machine, where they would wait for each other. Only so
@@ -27,7 +27,8 @@ def in_threads(
     >>> list(in_threads(lambda n: n * n, range(4)))
     [0, 1, 4, 9]
     """
-    threads = torch.get_num_threads()
+    whole = torch.get_num_threads()
+    threads = min(whole, _MOST)
     if threads == 1 or device != CPU:
         yield from map(work, items)
         return
@@ -44,4 +45,8 @@ def in_threads(
             for one in waiting:
                 one.cancel()
             # Threads begun later take over what the last one was told.
-            torch.set_num_threads(threads)
+            torch.set_num_threads(whole)
+
+
+_MOST = 8
+"""Of a block of the flow, Python itself takes about a tenth of the time, which threads cannot share."""

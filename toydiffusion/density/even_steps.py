@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ CAUTION = 0.4
 """The error bar over the sum of the step checks (`even_steps`)."""
 LENGTH = 0.53
 """The length of a step in u at a tolerance of 1 nat (`even_steps_for`)."""
+MOST_NUMBERS = 2**21
+"""The numbers in all slopes of the rows that are solved at once: 16 MB. Steps and checks take as much each."""
 _ORDER = 5
 """The order of Adams' method."""
 _AROUND = 8
@@ -53,6 +55,8 @@ def even_steps(field: FlowField, state: Tensor, sigma: Levels, end: Levels, step
     Upward, errors of y fade and hardly change the slopes. There the answer is `x_0 + sum_i h int q(u) du`.
     Downward they grow. There it is the last x_i, with its g less `sum_i tau'_i`: the point is then not the
     one that a perfect solver would reach, but its log-density is its own.
+
+    All slopes are kept to the end, so the memory grows with rows times steps (`MOST_NUMBERS`).
     """
     d = field.reference.means.shape[1]
     u, goal = field.time(sigma), field.time(end)
@@ -89,13 +93,11 @@ def even_steps(field: FlowField, state: Tensor, sigma: Levels, end: Levels, step
     return Solution(final, error, depth, evaluations)
 
 
-def _weights(nodes: Sequence[int]) -> list[float]:
+@functools.cache
+def _weights(nodes: range) -> list[float]:
     """Return the weights of the values at these nodes in the integral of their polynomial over (0, 1)."""
-    powers = np.arange(len(nodes))
-    moments = 1 / (powers + 1)
-    weights: list[float] = np.linalg.solve(
-        np.asarray(nodes)[None] ** powers[:, None].astype(float), moments
-    ).tolist()
+    powers = np.arange(float(len(nodes)))
+    weights: list[float] = np.linalg.solve(np.array(nodes) ** powers[:, None], 1 / (powers + 1)).tolist()
     return weights
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from toydiffusion.density.even_steps import even_steps, even_steps_for
+from toydiffusion.density.even_steps import MOST_NUMBERS, even_steps, even_steps_for
 from toydiffusion.density.flow_field import FlowField, Solution, nats_of
 from toydiffusion.density.own_steps import own_steps
 from toydiffusion.devices import CPU
@@ -158,9 +158,10 @@ class ProbabilityFlow:
                 left = near & best.wide(self.tolerance) & (best.evaluations + steps < self.max_evaluations)
                 # All rows of one level take the same number of steps, whatever the levels of the others.
                 for number in torch.unique(steps[left]).tolist():
-                    rows = (left & (steps == number)).nonzero()[:, 0]
-                    again = even_steps(field.rows(rows), start[rows], sigma[rows], end[rows], number)
-                    best = best.improved(rows, again)
+                    alike = (left & (steps == number)).nonzero()[:, 0]
+                    for rows in alike.split(max(1, MOST_NUMBERS // (number * start.shape[1]))):
+                        again = even_steps(field.rows(rows), start[rows], sigma[rows], end[rows], number)
+                        best = best.improved(rows, again)
 
         # A step is checked when the next one is done, too late to take it back. So points whose bar is too
         # wide start again, stricter by twice the missing factor (ten at most, since less may do). They only
