@@ -16,7 +16,7 @@ CAUTION = 0.4
 LENGTH = 0.53
 """The length of a step in u at a tolerance of 1 nat (`even_steps_for`)."""
 MOST_NUMBERS = 2**21
-"""The numbers in all slopes of the rows that are solved at once: 16 MB. Steps and checks take as much each."""
+"""The numbers in all slopes of the rows that are solved at once: 16 MB. Steps and checks take as much."""
 _ORDER = 5
 """The order of Adams' method."""
 _AROUND = 8
