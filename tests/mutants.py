@@ -472,6 +472,27 @@ MUTANTS = [
         f"{DENSITY} -k far_out",
     ),
     Mutant(
+        "as many even steps for all as for the widest span",
+        "density/probability_flow.py",
+        "(field.time(end) - field.time(sigma)).abs())",
+        "(field.time(end) - field.time(sigma)).abs().max() + 0 * sigma)",
+        f"{DENSITY} -k levels_of_their_own",
+    ),
+    Mutant(
+        "answers of threads out of order",
+        "threads.py",
+        "yield waiting.popleft().result()\n            while",
+        "yield waiting.pop().result()\n            while",
+        "tests/test_threads.py",
+    ),
+    Mutant(
+        "a student that sees the first class only",
+        "students/network.py",
+        "[:, None] == label)",
+        "[:, None] == 0 * label)",
+        f"{DISTILLATION} -k its_own_label",
+    ),
+    Mutant(
         "the first solution kept where a second one is better",
         "density/flow_field.py",
         "better = (again.error < before) | before.isinf()",
