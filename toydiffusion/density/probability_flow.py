@@ -157,7 +157,7 @@ class ProbabilityFlow:
             for steps in (fewest, 2 * fewest):
                 left = near & best.wide(self.tolerance) & (best.evaluations + steps < self.max_evaluations)
                 # All rows of one level take the same number of steps, whatever the levels of the others.
-                for number in torch.unique(steps[left]).tolist():
+                for number in torch.unique(steps[left]).cpu().tolist():
                     alike = (left & (steps == number)).nonzero()[:, 0]
                     for rows in alike.split(max(1, MOST_NUMBERS // (number * start.shape[1]))):
                         again = even_steps(field.rows(rows), start[rows], sigma[rows], end[rows], number)
