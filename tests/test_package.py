@@ -45,6 +45,7 @@ LAYERS = [
     "distillation",
     "public",
     "report",
+    "lab",
     "cli",
     "__main__",
 ]
@@ -88,6 +89,8 @@ def test_the_modules_inside_a_folder_are_private_to_it(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_can_reach_the_network_or_run_text_as_code(path: Path) -> None:
     modules = {"socket", "ssl", "http", "urllib", "ftplib", "smtplib", "asyncio", "requests", "httpx"}
+    if path == ROOT / "lab" / "server.py":
+        modules -= {"http", "urllib"}  # it answers the browser on this machine, and asks nobody
     modules |= {"pickle", "marshal", "shelve", "joblib", "subprocess", "multiprocessing", "code"}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

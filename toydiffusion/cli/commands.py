@@ -44,6 +44,7 @@ app = typer.Typer(
         "toydiffusion log-prob model.safetensors points.csv --out log_probs.csv",
         "toydiffusion distill model.safetensors --out quick.safetensors",
         "toydiffusion show model.safetensors",
+        "toydiffusion lab model.safetensors",
     ),
     cls=Program,
     rich_markup_mode=None,
@@ -435,6 +436,58 @@ def _print_card(model: Diffusion) -> None:
     width = max(len(name) for name, _ in card)
     for name, value in card:
         typer.echo(f"{name:<{width}}  {printable(value)}")
+
+
+@app.command(
+    cls=Command,
+    epilog=_examples("toydiffusion lab", "toydiffusion lab model.safetensors"),
+)
+def lab(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model of two columns to open in the page.")
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, if there is one.")
+    ] = True,
+) -> None:
+    """Open the interactive page: train, sample and score in the browser.
+
+    The page is served on this machine only, until Ctrl-C. It sends nothing anywhere.
+    """
+    from toydiffusion import lab as pages
+
+    with pages.Server(pages.page(model)) as server:
+        typer.echo(f"the lab is at {server.url} (Ctrl-C ends it)")
+        if browser:
+            _open_browser(server.url)
+        try:
+            server.run()
+        except KeyboardInterrupt:
+            typer.echo("the lab is closed")
+
+
+def _open_browser(url: str) -> None:
+    """Open a page where there is a screen. A browser in the terminal would take it over."""
+    import webbrowser
+
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(url)
+
+
+@app.command(
+    cls=Command,
+    epilog=_examples("toydiffusion export model.safetensors --page model.html"),
+)
+def export(
+    model: Model,
+    page: Annotated[Path, flag(Path, "Where the page goes: an .html file.")],
+) -> None:
+    """Write the interactive page with a model inside: one file that works from disk, without a network."""
+    from toydiffusion import lab as pages
+
+    check_target(page)
+    pages.export(model, page)
+    typer.echo(f"wrote {page}")
 
 
 @app.command(cls=Command)

@@ -1,0 +1,61 @@
+/** Colours that people with any colour vision tell apart. */
+
+/** Classes: the palette of Okabe and Ito, without black and yellow. */
+export const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7570b3"];
+
+export const classColor = (c: number): string => CLASSES[c % CLASSES.length]!;
+
+type Rgb = [number, number, number];
+
+const parse = (hex: string): Rgb => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)) as Rgb;
+
+/** A scale through these colours, as a table of 256. */
+function scale(stops: string[]): Uint8Array {
+  const colors = stops.map(parse), table = new Uint8Array(256 * 3);
+  for (let i = 0; i < 256; i++) {
+    const at = (i / 255) * (colors.length - 1), low = Math.min(Math.floor(at), colors.length - 2), t = at - low;
+    for (let k = 0; k < 3; k++) table[3 * i + k] = Math.round(colors[low]![k]! * (1 - t) + colors[low + 1]![k]! * t);
+  }
+  return table;
+}
+
+/** Density from nothing to most: light blue to dark on a light page, dark to light on a dark one. */
+const DENSITY = {
+  light: scale(["#ffffff", "#dbe9f6", "#9cc7e4", "#4a93c7", "#1f5f9f", "#0b2f5f"]),
+  dark: scale(["#14181f", "#172f4d", "#1f5480", "#2f86b3", "#6fbfd6", "#d8f1f0"]),
+};
+/** Less than the truth in orange, more in blue. */
+const DIFFERENCE = {
+  light: scale(["#b35806", "#f1a340", "#fee0b6", "#ffffff", "#d1e5f0", "#67a9cf", "#1f5f9f"]),
+  dark: scale(["#f1a340", "#b35806", "#5a3410", "#14181f", "#123a57", "#2f86b3", "#8fd0ea"]),
+};
+
+/** The pixels of a map of log-densities, the first row at the top. */
+export function mapPixels(
+  values: Float32Array, size: number, kind: "exact" | "learned" | "difference" | "class", dark: boolean,
+): ImageData {
+  const image = new ImageData(size, size), theme = dark ? "dark" : "light";
+  let most = -Infinity;
+  if (kind === "exact" || kind === "learned") for (const v of values) if (v > most) most = v;
+  const floor = parse(dark ? "#14181f" : "#ffffff");
+  for (let row = 0; row < size; row++) {
+    for (let column = 0; column < size; column++) {
+      const v = values[(size - 1 - row) * size + column]!, at = 4 * (row * size + column);
+      let color: ArrayLike<number>;
+      if (kind === "class") {
+        const c = Math.floor(v), p = Math.max(2 * (v - c), 0), own = parse(classColor(c));
+        color = own.map((one, k) => floor[k]! + (one - floor[k]!) * 0.7 * p ** 2);
+      } else {
+        // Densities from 0 to the largest; differences from -1 to 1 nat.
+        const share = kind === "difference" ? (v + 1) / 2 : Math.exp(v - most);
+        const i = Math.round(255 * Math.min(Math.max(Number.isNaN(share) ? 0 : share, 0), 1));
+        color = (kind === "difference" ? DIFFERENCE : DENSITY)[theme].subarray(3 * i, 3 * i + 3);
+      }
+      image.data[at] = color[0]!;
+      image.data[at + 1] = color[1]!;
+      image.data[at + 2] = color[2]!;
+      image.data[at + 3] = 255;
+    }
+  }
+  return image;
+}

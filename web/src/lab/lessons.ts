@@ -1,0 +1,384 @@
+/** Short lessons: a prediction before pressing play, and a number that settles it. */
+
+import { DEFAULTS } from "../engine/training";
+import { DEFAULT_SETTINGS, type Fault, type SampleRequest, type Settings } from "../worker/protocol";
+import type { Side } from "./side.svelte";
+import { nats, number } from "./words";
+
+/** What a lesson may move. */
+export interface Stage {
+  side: Side;
+  show(mode: "forward" | "reverse", time: number): void;
+  play(): Promise<void>;
+}
+
+export interface Lesson {
+  id: string;
+  part: "Lessons" | "Break it";
+  title: string;
+  text: string;
+  question: string;
+  choices: string[];
+  right: number;
+  /** Set the scene, before the prediction. */
+  prepare(stage: Stage): Promise<void>;
+  /** Run it; return the number that settles the question, and what it means. */
+  settle(stage: Stage): Promise<{ number: string; meaning: string }>;
+}
+
+const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+
+function settings(change: Partial<Settings> = {}): Settings {
+  return { ...DEFAULT_SETTINGS, ...change };
+}
+const law = (name: string, count = 1000): Settings["data"] => ({ kind: "law", law: name, count, seed: 0 });
+
+/** Begin these settings, unless they are there already. */
+async function scene({ side }: Stage, wanted: Settings): Promise<void> {
+  const same = !side.opened && JSON.stringify([side.settings.data, side.settings.config, side.settings.seed]) ===
+    JSON.stringify([wanted.data, wanted.config, wanted.seed]);
+  side.look({ map: "none", field: false, source: "learned", fault: "none" });
+  if (same && side.start) await side.resample({ sampling: wanted.sampling, count: wanted.count, label: wanted.label, sampleSeed: wanted.sampleSeed });
+  else await side.setup(wanted);
+}
+
+/** The end points of samples, in x. */
+async function ends({ side }: Stage, change: Partial<SampleRequest> & { plan?: SampleRequest["plan"] }): Promise<Float32Array> {
+  const { sampling: plan, sampleSeed: seed, label } = side.settings;
+  const samples = await side.call("sample", { plan, count: 4000, seed, label, source: "learned", fault: "none", ...change });
+  return samples.stages[samples.stages.length - 1]!;
+}
+
+/** The share of points outside the square [-1, 1]^2, and a little more. */
+function outside(points: Float32Array): number {
+  let out = 0;
+  for (let i = 0; i < points.length; i += 2) if (Math.max(Math.abs(points[i]!), Math.abs(points[i + 1]!)) > 1.02) out++;
+  return out / (points.length / 2);
+}
+
+function spread(points: ArrayLike<number>): number {
+  const n = points.length;
+  let mean = 0, square = 0;
+  for (let i = 0; i < n; i++) mean += points[i]! / n;
+  for (let i = 0; i < n; i++) square += (points[i]! - mean) ** 2 / n;
+  return Math.sqrt(square);
+}
+
+async function broken(stage: Stage, fault: Fault): Promise<void> {
+  stage.show("reverse", 0);
+  stage.side.look({ fault });
+  await stage.side.sample();
+  await stage.play();
+}
+
+export const LESSONS: Lesson[] = [
+  {
+    id: "forward",
+    part: "Lessons",
+    title: "The forward process",
+    text: "Noise is added to every point: z + σ ε, with ε standard normal. The points are first scaled to standard deviation 1. Move the slider both ways. At the end only the mean and the spread of the data are left.",
+    question: "At σ = 1, what is the standard deviation of the noisy points?",
+    choices: ["1", "about 1.41", "2"],
+    right: 1,
+    async prepare(stage) {
+      await scene(stage, settings());
+      stage.show("forward", 0);
+    },
+    async settle(stage) {
+      const { points, mean, scale } = stage.side.start!, { noise } = stage.side;
+      const noisy = points.map((v, i) => (v - mean[i & 1]!) / scale[i & 1]! + noise[i]!);
+      await stage.play();
+      return {
+        number: number(spread(noisy)),
+        meaning: "Variances add: 1 + 1 = 2, and √2 = 1.41. So sampling must start from the data's spread plus the noise.",
+      };
+    },
+  },
+  {
+    id: "learns",
+    part: "Lessons",
+    title: "What the network learns",
+    text: "The network sees a noisy point and says where the clean point is: the mean of all clean points that could hide behind it. What it takes away is the noise that it predicts. Hover over the plane to see the cloud of clean points.",
+    question: "The noise has standard deviation 1. What standard deviation does the predicted noise have at σ = 0.3?",
+    choices: ["exactly 1", "below 1", "above 1"],
+    right: 1,
+    async prepare(stage) {
+      await scene(stage, settings());
+      stage.show("reverse", 1);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      await stage.side.judge();
+      const { sigma, predicted } = stage.side.judgement!;
+      const at = sigma.reduce((best, s, i) => (Math.abs(Math.log(s / 0.3)) < Math.abs(Math.log(sigma[best]! / 0.3)) ? i : best), 0);
+      return {
+        number: number(predicted[at]!),
+        meaning: "A mean varies less than what it is the mean of. Only far above or far below the data's details is the noise plain to see. The curve for this data stands on the right.",
+      };
+    },
+  },
+  {
+    id: "steps",
+    part: "Lessons",
+    title: "1, 3, 5, 10, 100 steps",
+    text: "Each step asks the network once. The default solver follows the departure from a Gaussian, so it needs few steps. Euler's method needs many.",
+    question: "From how many Euler steps on do at most 10 % of the samples miss the square?",
+    choices: ["3", "10", "100"],
+    right: 2,
+    async prepare(stage) {
+      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 10 } }));
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      const found: string[] = [];
+      for (const solver of ["euler", "adams-bashforth"]) {
+        const shares: string[] = [];
+        for (const steps of [1, 3, 5, 10, 100]) {
+          const points = await ends(stage, { plan: { ...DEFAULT_SETTINGS.sampling, solver, steps } });
+          shares.push(`${steps}: ${percent(outside(points))}`);
+        }
+        found.push(`${solver === "euler" ? "Euler" : "Adams–Bashforth"} ${shares.join(", ")}`);
+      }
+      await stage.play();
+      return { number: found.join("; "), meaning: "The share of samples outside the square, by the number of steps. A better solver is worth more than more steps." };
+    },
+  },
+  {
+    id: "schedules",
+    part: "Lessons",
+    title: "Square root, linear, exponential",
+    text: "A schedule says where the steps go. The square root and the line put nearly all of them at high noise. The exponential puts as many between 0.01 and 0.1 as between 0.1 and 1.",
+    question: "Euler's method with 20 steps: which spacing leaves the fewest samples outside the square?",
+    choices: ["square root", "linear", "exponential"],
+    right: 2,
+    async prepare(stage) {
+      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 20, schedule: "sqrt" } }));
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      const found: string[] = [];
+      for (const schedule of ["sqrt", "linear", "exp"]) {
+        const points = await ends(stage, { plan: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 20, schedule } });
+        found.push(`${schedule}: ${percent(outside(points))}`);
+      }
+      await stage.side.resample({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 20, schedule: "exp" } });
+      await stage.play();
+      return { number: found.join(", "), meaning: "The share outside the square. Edges are drawn at low noise, so that is where steps are worth most." };
+    },
+  },
+  {
+    id: "classes",
+    part: "Lessons",
+    title: "Classes, and the spaces between them",
+    text: "Each of five rings is a class. The network is told the class of a point, and draws each ring from few points. It cannot know how far a ring reaches beyond its outermost point.",
+    question: "How much of the truth's mass do the samples put within 0.01 of the four inner borders?",
+    choices: ["less than 90 %", "about 100 %", "more than 110 %"],
+    right: 0,
+    async prepare(stage) {
+      await scene(stage, settings({ data: law("concentric_squares") }));
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      const points = await ends(stage, { count: 20_000 });
+      let near = 0;
+      for (let i = 0; i < points.length; i += 2) {
+        const r = 5 * Math.max(Math.abs(points[i]!), Math.abs(points[i + 1]!)), border = Math.round(r);
+        if (border >= 1 && border <= 4 && Math.abs(r - border) < 0.05) near++;
+      }
+      await stage.play();
+      // The four bands of width 0.02 cover 0.08 of the square.
+      return { number: percent(near / (points.length / 2) / 0.08), meaning: "The model takes security precautions: it leaves spaces between the classes. More training points make them narrower." };
+    },
+  },
+  {
+    id: "probable",
+    part: "Lessons",
+    title: "How probable is a point?",
+    text: "The flow carries a point up to pure noise, whose density is known, and counts how much it stretches space on the way. So one model gives the log-density of any point, with an error bar.",
+    question: "The square has area 4. What is the log-density at (0.3, 0.3)?",
+    choices: ["−0.25", "−1.39", "−4"],
+    right: 1,
+    async prepare(stage) {
+      await scene(stage, settings());
+      stage.show("reverse", 1);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      stage.side.look({ map: "learned" });
+      await stage.side.inspect([0.3, 0.3]);
+      const { learned, error, exact } = stage.side.inspection!;
+      return { number: `${nats(learned)} ± ${number(error, 1)} learned, ${nats(exact!)} exact`, meaning: "log(1/4) = −1.386. The bar is that of the computation; the network's own error comes on top. Click other points, inside and outside." };
+    },
+  },
+  {
+    id: "backwards",
+    part: "Break it",
+    title: "Feed time backwards",
+    text: "In the original code the sampler tells the network time 1 − t. So at the noisiest step it says that there is hardly any noise, and at the last step that there is nothing else.",
+    question: "How many samples still land in the square?",
+    choices: ["nearly all", "about half", "few"],
+    right: 2,
+    async prepare(stage) {
+      await scene(stage, settings());
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      await broken(stage, "backwards");
+      const points = await ends(stage, { fault: "backwards" });
+      return { number: `${percent(1 - outside(points))} inside`, meaning: "Nothing crashes and nothing warns. Only a comparison with the truth shows it." };
+    },
+  },
+  {
+    id: "start",
+    part: "Break it",
+    title: "Start from the wrong spread",
+    text: "Sampling starts at σ = 1 from N(0, 1). But noised data has the variance of the data as well: 1 + 1 here. The start is too narrow.",
+    question: "The true standard deviation of x is 0.577. What do these samples have?",
+    choices: ["less", "the same", "more"],
+    right: 0,
+    async prepare(stage) {
+      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, sigma_start: 1 } }));
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      await broken(stage, "start");
+      const wrong = spread(await ends(stage, { fault: "start" })), right = spread(await ends(stage, {}));
+      return { number: `${number(wrong)}; with the right start ${number(right)}`, meaning: "The corners stay empty. The right start has the covariance of the data plus σ²." };
+    },
+  },
+  {
+    id: "one-noise",
+    part: "Break it",
+    title: "One noise for all points",
+    text: "The stochastic sampler adds fresh noise at every step. In the original code all points get the same noise.",
+    question: "What happens to the mean of the samples?",
+    choices: ["it stays near 0", "it is carried away from 0"],
+    right: 1,
+    async prepare(stage) {
+      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler-maruyama", steps: 100 } }));
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      await broken(stage, "shared-noise");
+      const mean = (points: Float32Array): number => {
+        let [x, y] = [0, 0];
+        for (let i = 0; i < points.length; i += 2) [x, y] = [x + points[i]!, y + points[i + 1]!];
+        return Math.hypot(x, y) / (points.length / 2);
+      };
+      const wrong = mean(await ends(stage, { fault: "shared-noise" })), right = mean(await ends(stage, {}));
+      return { number: `${number(wrong)} from 0; with noise of their own ${number(right)}`, meaning: "All points are pushed the same way at once, so they end in the same corner. One picture looks strange, and the average over many hides it." };
+    },
+  },
+  {
+    id: "no-square",
+    part: "Break it",
+    title: "Forget the square in the bound",
+    text: "The lower bound on log p adds up squared errors |z − D|². The original code forgets the square, and two of the three terms.",
+    question: "The exact log-density at (0.3, 0.3) is −1.386. What does the wrong formula say?",
+    choices: ["a little less than that", "a little more than that", "something else altogether"],
+    right: 2,
+    async prepare(stage) {
+      await scene(stage, settings());
+      stage.show("reverse", 1);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      await stage.side.inspect([0.3, 0.3]);
+      const { wrongElbo, elbo, exact } = stage.side.inspection!;
+      return { number: `${nats(wrongElbo)}; right ${nats(elbo.value)}, exact ${nats(exact!)}`, meaning: "It still falls for points far away, so it looks sensible. But it bounds nothing." };
+    },
+  },
+  {
+    id: "zero",
+    part: "Break it",
+    title: "Let σ reach 0",
+    text: "The square-root and linear schedules start at σ = 0. The signal-to-noise ratio is 1/σ². Look at its curve on the right.",
+    question: "What is the signal-to-noise ratio at σ = 0?",
+    choices: ["0", "1", "infinite"],
+    right: 2,
+    async prepare(stage) {
+      await scene(stage, settings({ config: { ...DEFAULTS, schedule: "sqrt" } }));
+      stage.show("forward", 0);
+    },
+    async settle(stage) {
+      const { sigmaMin } = stage.side.start!;
+      return { number: `1/0² = ${number(1 / 0)}; at σ = ${sigmaMin}: ${(1 / sigmaMin ** 2).toLocaleString("en")}`, meaning: "A sum over levels then holds infinity or nothing at all. Here every schedule stops at a least level above 0." };
+    },
+  },
+  {
+    id: "seeds",
+    part: "Break it",
+    title: "One seed for nine pictures",
+    text: "The original shows nine pictures, each with the seed row + column. That is meant to show nine different runs.",
+    question: "How many different pictures are there?",
+    choices: ["nine", "five", "one"],
+    right: 1,
+    async prepare(stage) {
+      await scene(stage, settings());
+      stage.show("reverse", 0);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      const seen = new Set<number>();
+      for (let row = 0; row < 3; row++) {
+        for (let column = 0; column < 3; column++) seen.add((await ends(stage, { seed: row + column, count: 20 }))[0]!);
+      }
+      await stage.play();
+      return { number: String(seen.size), meaning: "row + column takes only the values 0 to 4. The same seed always gives the same picture: here that is a promise." };
+    },
+  },
+  {
+    id: "memory",
+    part: "Break it",
+    title: "Fifty training points",
+    text: "The network sees fifty points, 6,000 times over. The best it can do on them is to learn them by heart. Compare with the denoiser of the training points themselves, under Sampling.",
+    question: "How does the loss at its own points compare with the loss at fresh points?",
+    choices: ["about the same", "far lower at its own points"],
+    right: 1,
+    async prepare(stage) {
+      await scene(stage, settings({ data: law("square", 50), config: { ...DEFAULTS, steps: 6000 } }));
+      stage.show("reverse", 1);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      const { train, fresh, leastLoss } = stage.side.judgement!;
+      return { number: `${number(train)} at its own, ${number(fresh)} at fresh points (least possible ${number(leastLoss!)})`, meaning: "A loss below the least possible one is a sign of memory, not of skill. Held-out points show it when the law is unknown." };
+    },
+  },
+  {
+    id: "guidance",
+    part: "Break it",
+    title: "Guidance 10",
+    text: "Guidance exaggerates what sets a class apart. At 1 it is off.",
+    question: "How many samples stay in their own ring at guidance 10?",
+    choices: ["all, more sharply", "about nine in ten", "far fewer"],
+    right: 2,
+    async prepare(stage) {
+      await scene(stage, settings({ data: law("concentric_squares") }));
+      stage.show("reverse", 1);
+    },
+    async settle(stage) {
+      await stage.side.finish();
+      const share = async (guidance: number): Promise<number> => {
+        const plan = { ...DEFAULT_SETTINGS.sampling, guidance };
+        const { stages, labels } = await stage.side.call("sample", { plan, count: 4000, seed: 1, label: null, source: "learned", fault: "none" });
+        const points = stages[stages.length - 1]!;
+        let own = 0;
+        labels.forEach((c, i) => {
+          const r = 5 * Math.max(Math.abs(points[2 * i]!), Math.abs(points[2 * i + 1]!));
+          if (r >= c && r < c + 1) own++;
+        });
+        return own / labels.length;
+      };
+      const [one, ten] = [await share(1), await share(10)];
+      await stage.side.resample({ sampling: { ...DEFAULT_SETTINGS.sampling, guidance: 10 } });
+      return { number: `${percent(ten)}; without guidance ${percent(one)}`, meaning: "The guided denoiser belongs to no law at all. A little may help the eye; much of it leaves the data." };
+    },
+  },
+];
