@@ -1,9 +1,13 @@
 /** Colours that people with any colour vision tell apart. */
 
-/** Classes: the palette of Okabe and Ito, without black and yellow. */
-export const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7570b3"];
+/** Classes: after the palette of Okabe and Ito, without black and yellow; lighter on a dark page. */
+const CLASSES = {
+  light: ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7570b3"],
+  dark: ["#56b4e9", "#f0b429", "#2fc79b", "#f2784b", "#e39ac4", "#9db8ff", "#c8a860", "#a8a2e0"],
+};
 
-export const classColor = (c: number): string => CLASSES[c % CLASSES.length]!;
+/** The colour of a class. */
+export const classColor = (c: number, dark: boolean): string => CLASSES[dark ? "dark" : "light"][c % 8]!;
 
 type Rgb = [number, number, number];
 
@@ -30,20 +34,28 @@ const DIFFERENCE = {
   dark: scale(["#f1a340", "#b35806", "#5a3410", "#14181f", "#123a57", "#2f86b3", "#8fd0ea"]),
 };
 
+/** The log-density that 3 % of the mass exceeds: a few peaks must not hide the rest. */
+function nearlyMost(values: Float32Array): number {
+  const sorted = values.filter(Number.isFinite).sort(), top = sorted[sorted.length - 1] ?? 0;
+  const mass = sorted.reduce((sum, v) => sum + Math.exp(v - top), 0);
+  let above = 0, i = sorted.length - 1;
+  for (; i > 0 && above < 0.03 * mass; i--) above += Math.exp(sorted[i]! - top);
+  return sorted[Math.max(i, 0)] ?? 0;
+}
+
 /** The pixels of a map of log-densities, the first row at the top. */
 export function mapPixels(
   values: Float32Array, size: number, kind: "exact" | "learned" | "difference" | "class", dark: boolean,
 ): ImageData {
   const image = new ImageData(size, size), theme = dark ? "dark" : "light";
-  let most = -Infinity;
-  if (kind === "exact" || kind === "learned") for (const v of values) if (v > most) most = v;
+  const most = kind === "exact" || kind === "learned" ? nearlyMost(values) : 0;
   const floor = parse(dark ? "#14181f" : "#ffffff");
   for (let row = 0; row < size; row++) {
     for (let column = 0; column < size; column++) {
       const v = values[(size - 1 - row) * size + column]!, at = 4 * (row * size + column);
       let color: ArrayLike<number>;
       if (kind === "class") {
-        const c = Math.floor(v), p = Math.max(2 * (v - c), 0), own = parse(classColor(c));
+        const c = Math.floor(v), p = Math.max(2 * (v - c), 0), own = parse(classColor(c, dark));
         color = own.map((one, k) => floor[k]! + (one - floor[k]!) * 0.7 * p ** 2);
       } else {
         // Densities from 0 to the largest; differences from -1 to 1 nat.

@@ -384,6 +384,26 @@ export class Session {
     return { learned, exact, cloud: Float32Array.from(standardizer.x(Float64Array.from(cloud))) };
   }
 
+  private held: { least: number; train: number; fresh: number; points: Float64Array; labels: Labels } | null = null;
+
+  /** The least possible loss; and the loss of the exact denoiser at the training points and at fresh ones. */
+  private get leastLosses(): Session["held"] {
+    const { truth, model: { config, standardizer }, numClasses } = this;
+    if (!truth || !this.points.length) return null;
+    if (!this.held) {
+      const many = truth.rows(0, 10_000, 78), few = truth.rows(0, 1000, 77);
+      const own = (labels: Int32Array): Labels => (numClasses > 1 ? labels : null);
+      this.held = {
+        least: expectedLoss(truth, config, many.points, own(many.labels)),
+        train: expectedLoss(truth, config, standardizer.z(this.points), this.labels),
+        fresh: expectedLoss(truth, config, few.points, own(few.labels)),
+        points: few.points,
+        labels: own(few.labels),
+      };
+    }
+    return this.held;
+  }
+
   judge(): Judgement {
     const { config, standardizer } = this.model, { truth, network, numClasses } = this, k = numClasses;
     const low = Math.log(config.sigma_min), width = Math.log(config.sigma_max / config.sigma_min) / LEVELS;
@@ -418,19 +438,22 @@ export class Session {
       // 1/2 E|D - D'|^2 d(1 / sigma^2), per unit of log sigma.
       kl.push(sum / JUDGED / level ** 2);
     }
-    let fresh = NaN, train = NaN, leastLoss: number | null = null;
-    if (n) train = expectedLoss(network, config, z, this.labels);
-    if (truth) {
-      const rows = truth.rows(0, 2000, 77);
-      const labels = k > 1 ? rows.labels : null;
-      fresh = expectedLoss(network, config, rows.points, labels);
-      leastLoss = expectedLoss(truth, config, rows.points, labels);
-    } else if (this.model.heldOut.length) fresh = this.model.heldOut[this.model.heldOut.length - 1]![1];
+    let fresh = NaN, train = NaN;
+    const least = this.leastLosses;
+    if (least) {
+      // The excess over the exact denoiser, with the same noise, varies far less than the loss itself.
+      train = least.least + expectedLoss(network, config, z, this.labels) - least.train;
+      fresh = least.least + expectedLoss(network, config, least.points, least.labels) - least.fresh;
+    } else if (n) {
+      for (let seed = 0; seed < 8; seed++) train = (seed ? train : 0) + expectedLoss(network, config, z, this.labels, seed) / 8;
+      const { heldOut } = this.model;
+      if (heldOut.length) fresh = heldOut[heldOut.length - 1]![1];
+    }
     return {
       sigma,
       kl: truth && kl,
       total: truth && kl.reduce((a, b) => a + b, 0) * width,
-      leastLoss,
+      leastLoss: least && least.least,
       fresh,
       train,
       predicted,
