@@ -51,8 +51,6 @@ def export(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """
     if not str(path).endswith(".html"):
         raise InputError(f"a page ends in '.html', got {shown(str(path))}")
-    if os.path.exists(path) and os.path.samefile(model, path):
-        raise InputError(f"{shown(str(path))} is the model itself; give another name for the page")
     text = page(model)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

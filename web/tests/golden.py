@@ -104,7 +104,7 @@ def laws() -> dict[str, Any]:
     return {"x": flat(x), "laws": found}
 
 
-def one_model(name: str) -> dict[str, Any]:
+def one_model(name: str, folder: Path) -> dict[str, Any]:
     """Train a small model, write its file, and return what it computes."""
     law_name, settings = MODELS[name]
     law = BUILT_IN[law_name]()
@@ -112,7 +112,7 @@ def one_model(name: str) -> dict[str, Any]:
     given = label if law.num_classes > 1 else None
     config = TrainConfig(**settings)
     model = td.Diffusion(config).fit(x, given, seed=4)
-    model.save(HERE / f"{name}.safetensors")
+    model.save(folder / f"{name}.safetensors")
     fitted = model.fitted
     network = fitted.denoiser
     z = fitted.codec.standardizer.z(torch.from_numpy(x))
@@ -188,16 +188,16 @@ def one_model(name: str) -> dict[str, Any]:
     return found
 
 
-def golden() -> dict[str, Any]:
-    """Return all numbers, and write the model files."""
+def golden(folder: Path) -> dict[str, Any]:
+    """Return all numbers, and write the model files into this folder."""
     torch.set_num_threads(1)
     return {
         "random": random_numbers(),
         "schedules": schedules(),
         "laws": laws(),
-        "models": {name: one_model(name) for name in MODELS},
+        "models": {name: one_model(name, folder) for name in MODELS},
     }
 
 
 if __name__ == "__main__":
-    (HERE / "golden.json").write_text(json.dumps(golden()) + "\n")
+    (HERE / "golden.json").write_text(json.dumps(golden(HERE)) + "\n")

@@ -12,7 +12,7 @@ import { PRECONDITIONINGS } from "../src/engine/network";
 import { RowNoise } from "../src/engine/random";
 import { SCHEDULES, Schedule } from "../src/engine/schedules";
 import { SOLVERS, freshNoise, guided, levelsOf, trajectory } from "../src/engine/solvers";
-import { Standardizer, Training, expectedLoss } from "../src/engine/training";
+import { DEFAULTS, Standardizer, Training, expectedLoss, leastLoss } from "../src/engine/training";
 
 const here = (name: string): URL => new URL(name, import.meta.url);
 const golden = JSON.parse(readFileSync(here("golden.json"), "utf8"));
@@ -226,6 +226,16 @@ describe.each(Object.keys(golden.models))("model %s", (name) => {
   });
 });
 
+test.each(["square", "concentric_squares", "two_moons"])("the least possible loss of %s", (name) => {
+  const law = BUILT_IN[name]!(), { mean, covariance } = law.moments;
+  const z = law.standardized(mean, [Math.sqrt(covariance[0]), Math.sqrt(covariance[2])]);
+  const rows = z.rows(0, 20_000, 5), labels = z.numClasses > 1 ? rows.labels : null;
+  const plain = [1, 2, 3, 4, 5, 6].map((seed) => expectedLoss(z, DEFAULTS, rows.points, labels, seed));
+  const average = plain.reduce((a, b) => a + b, 0) / plain.length;
+  const error = Math.sqrt(plain.reduce((sum, v) => sum + (v - average) ** 2, 0) / 30);
+  expect(Math.abs(leastLoss(z, DEFAULTS, 40_000) - average)).toBeLessThan(4 * error + 0.008);
+});
+
 test("each preconditioning has its coefficients at unit variance", () => {
   for (const s of [0.1, 1, 7]) {
     const { skip, out } = PRECONDITIONINGS.edm!;
@@ -233,4 +243,13 @@ test("each preconditioning has its coefficients at unit variance", () => {
     expect(skip(s)).toBeCloseTo(1 / (1 + s * s), 12);
     expect(out(s)).toBeCloseTo(s / Math.sqrt(1 + s * s), 12);
   }
+});
+
+test("a loss that is not a number stops the training, and says where", () => {
+  const z = Float64Array.of(1e30, 0, -1e30, 1, 0, 2);
+  const training = new Training(z, null, 1, { ...DEFAULTS, steps: 50, width: 8, preconditioning: "data" }, 0);
+  const run = (): void => {
+    while (!training.done) training.next();
+  };
+  expect(run).toThrow(/the loss is (NaN|Infinity) at step \d+ of 50, learning rate 0\.\d+; try a lower learning rate/);
 });

@@ -1,5 +1,6 @@
 /** Training, step by step, as in `toydiffusion.training`: the same seed gives the same run as in Python. */
 
+import type { Law } from "./laws";
 import { Network, PRECONDITIONINGS, type Architecture } from "./network";
 import { RowNoise } from "./random";
 import { Schedule } from "./schedules";
@@ -241,5 +242,29 @@ export function expectedLoss(
   const scheme = PRECONDITIONINGS[config.preconditioning]!;
   let sum = 0;
   clean.forEach((v, i) => (sum += ((v - z[i]!) / scheme.out(sigma[i >> 1]!)) ** 2));
+  return sum / (2 * n);
+}
+
+/**
+ * The least possible loss: that of the exact denoiser, for a law of standardised points.
+ *
+ * A control variate removes most of the noise: the best linear denoiser `z_noisy / (1 + sigma^2)`, whose mean
+ * squared error `((sigma^2)^2 E z^2 + sigma^2) / (1 + sigma^2)^2` per coordinate is known.
+ */
+export function leastLoss(law: Law, config: TrainConfig, points = 10_000): number {
+  const { points: z, labels } = law.rows(0, points, 78), n = points;
+  const generator = new RowNoise(0, "expected loss").generator();
+  const sigma = new Schedule(config.schedule, config.sigma_min, config.sigma_max).sample(n, generator);
+  const eps = generator.normals(2 * n), noisy = z.map((v, i) => v + sigma[i >> 1]! * eps[i]!);
+  const clean = new Float64Array(2 * n), scheme = PRECONDITIONINGS[config.preconditioning]!;
+  law.denoise(noisy, sigma, law.numClasses > 1 ? labels : null, clean);
+  const { mean, covariance } = law.moments, square = [mean[0] ** 2 + covariance[0], mean[1] ** 2 + covariance[2]];
+  let sum = 0;
+  for (let i = 0; i < 2 * n; i++) {
+    const s = sigma[i >> 1]!, shrink = 1 / (1 + s * s);
+    const known = (s ** 4 * square[i & 1]! + s * s) * shrink * shrink;
+    const ours = (clean[i]! - z[i]!) ** 2, linear = (shrink * noisy[i]! - z[i]!) ** 2;
+    sum += (ours - linear + known) / scheme.out(s) ** 2;
+  }
   return sum / (2 * n);
 }

@@ -84,13 +84,14 @@ export class Side {
 
   /** Begin a run of these settings. Nothing is trained yet. */
   async setup(settings: Settings): Promise<void> {
+    const before = this.settings;
     this.settings = settings;
     this.trouble = "";
     const start = await this.ask("setup", settings);
     if (start) {
       this.opened = "";
       await this.begun(start);
-    }
+    } else if (this.start) this.settings = before; // The run that was there goes on.
   }
 
   async open(bytes: Uint8Array, name: string): Promise<boolean> {

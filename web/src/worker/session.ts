@@ -8,7 +8,7 @@ import type { Network } from "../engine/network";
 import { RowNoise } from "../engine/random";
 import { SAMPLING, SOLVERS, freshNoise, guided, levelsOf, trajectory } from "../engine/solvers";
 import { logSumExp } from "../engine/special";
-import { Standardizer, Training, expectedLoss, pointsPerStep, type Terms } from "../engine/training";
+import { Standardizer, Training, expectedLoss, leastLoss, pointsPerStep, type Terms } from "../engine/training";
 import type { Denoiser, Labels, Moments } from "../engine/types";
 import type {
   Belief, FieldRequest, Inspection, Judgement, MapPart, MapRequest, SampleRequest, Samples, Settings, Source, Start,
@@ -391,10 +391,10 @@ export class Session {
     const { truth, model: { config, standardizer }, numClasses } = this;
     if (!truth || !this.points.length) return null;
     if (!this.held) {
-      const many = truth.rows(0, 10_000, 78), few = truth.rows(0, 1000, 77);
+      const few = truth.rows(0, 1000, 77);
       const own = (labels: Int32Array): Labels => (numClasses > 1 ? labels : null);
       this.held = {
-        least: expectedLoss(truth, config, many.points, own(many.labels)),
+        least: leastLoss(truth, config),
         train: expectedLoss(truth, config, standardizer.z(this.points), this.labels),
         fresh: expectedLoss(truth, config, few.points, own(few.labels)),
         points: few.points,
