@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The networks are small: one thread a process is fastest, and pytest-xdist has the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check mutants docs dist lowest benchmark bench peers clean
+.PHONY: demo test check mutants docs dist lab lab-check lowest benchmark bench peers clean
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) toydiffusion/__init__.py
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,18 @@ mutants: $(VENV)/installed  ## one-line errors, each of which a test must catch
 docs: $(VENV)/installed  ## the site in docs/_build/html; every cell runs, warnings are errors
 	rm -rf docs/_build
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	npm --prefix web ci --no-audit --no-fund
+
+lab: web/node_modules/.package-lock.json  ## the interactive page, one file: toydiffusion/lab/page/index.html
+	npm --prefix web run --silent build
+
+lab-check: web/node_modules/.package-lock.json  ## types and tests of the page; the one committed is that of its source
+	npm --prefix web run --silent check
+	npm --prefix web run --silent test
+	$(MAKE) lab
+	git diff --exit-code --stat -- toydiffusion/lab/page
 
 dist: $(VENV)/installed  ## the wheel and the source archive, checked
 	rm -rf dist

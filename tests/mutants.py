@@ -41,6 +41,7 @@ VALUE, LOST = "tests/test_fitted_model.py", "tests/test_nothing_lost.py"
 PLOT = "tests/test_plot.py"
 FILE, COMMAND = "tests/test_model_file.py", "tests/test_log_prob_command.py"
 DISTILLATION = "tests/test_distillation.py"
+LAB = "tests/test_lab.py"
 
 MUTANTS = [
     Mutant(
@@ -889,6 +890,34 @@ MUTANTS = [
         "sampling=sampling,",
         f"{DISTILLATION} -k with_settings",
     ),
+    Mutant(
+        "a server that answers under any name",
+        "lab/server.py",
+        'if self.headers.get("Host") not in self.hosts or (',
+        "if (",
+        f"{LAB} -k nothing_else",
+    ),
+    Mutant(
+        "a server that answers other sites",
+        "lab/server.py",
+        "origin and urlsplit(origin).netloc not in self.hosts",
+        "origin and not urlsplit(origin).netloc and origin != 'null'",
+        f"{LAB} -k nothing_else",
+    ),
+    Mutant(
+        "a server with one answer for every path",
+        "lab/server.py",
+        'elif urlsplit(self.path).path != "/":',
+        'elif urlsplit(self.path).path == "/other":',
+        f"{LAB} -k nothing_else",
+    ),
+    Mutant(
+        "a name of a model that ends its attribute",
+        "lab/page.py",
+        "html.escape(Path(model).name)",
+        "Path(model).name",
+        f"{LAB} -k is_data",
+    ),
 ]
 
 
@@ -896,7 +925,7 @@ def outcome(mutant: Mutant) -> str:
     """Return "caught", or what is wrong."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in ("toydiffusion", "tests"):
+        for name in ("toydiffusion", "tests", "web/tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "CHANGELOG.md"):
             shutil.copy(ROOT / name, copy)

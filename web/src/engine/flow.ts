@@ -69,38 +69,39 @@ function evenSteps(
   const time = (sigma: number): number => Math.log(sigma / (knee + sigma));
   const begin = time(sigmaMin), goal = time(sigmaMax), h = (goal - begin) / steps;
 
-  const turned = new Float64Array(2), at = new Float64Array(2 * n), clean = new Float64Array(2 * n);
-  const trace = new Float64Array(n);
+  const { kind, mean, axes, variance } = reference.tables(n);
+  const spread = new Float64Array(variance.length);
+  const spreadAt = (sigma: number): void => variance.forEach((v, k) => (spread[k] = Math.sqrt(v + sigma * sigma)));
+  const at = new Float64Array(2 * n), clean = new Float64Array(2 * n), trace = new Float64Array(n);
   const start = new Float64Array(3 * n);
+  spreadAt(sigmaMin);
   for (let i = 0; i < n; i++) {
-    reference.turned(i, z[2 * i]!, z[2 * i + 1]!, turned);
-    const { variance } = reference.frames[reference.kind(i)]!;
-    for (let k = 0; k < 2; k++) start[3 * i + k] = turned[k]! / Math.sqrt(variance[k]! + sigmaMin * sigmaMin);
+    const c = 2 * kind[i]!, dx = z[2 * i]! - mean[c]!, dy = z[2 * i + 1]! - mean[c + 1]!;
+    start[3 * i] = (axes[2 * c]! * dx + axes[2 * c + 1]! * dy) / spread[c]!;
+    start[3 * i + 1] = (axes[2 * c + 2]! * dx + axes[2 * c + 3]! * dy) / spread[c + 1]!;
   }
-  const spreads = reference.frames.map(() => [0, 0]);
   // Slope of (y, g); and how a displacement of y acts on log p and in noise levels.
   const rate = (state: Float64Array, u: number, steep: Float64Array | null): Float64Array => {
-    const sigma = (knee * Math.exp(u)) / -Math.expm1(u), ds = 1 + sigma / knee;
-    reference.frames.forEach(({ variance }, c) => {
-      for (let k = 0; k < 2; k++) spreads[c]![k] = Math.sqrt(variance[k]! + sigma * sigma);
-    });
+    const sigma = (knee * Math.exp(u)) / -Math.expm1(u), ds = 1 + sigma / knee, square = sigma * sigma;
+    spreadAt(sigma);
     for (let i = 0; i < n; i++) {
-      const s = spreads[reference.kind(i)]!;
-      reference.back(i, state[3 * i]! * s[0]!, state[3 * i + 1]! * s[1]!, at);
+      const c = 2 * kind[i]!, a = state[3 * i]! * spread[c]!, b = state[3 * i + 1]! * spread[c + 1]!;
+      at[2 * i] = mean[c]! + axes[2 * c]! * a + axes[2 * c + 2]! * b;
+      at[2 * i + 1] = mean[c + 1]! + axes[2 * c + 1]! * a + axes[2 * c + 3]! * b;
     }
     model.network.denoiseWithTrace(at, sigma, label, clean, trace);
     const slope = new Float64Array(3 * n);
     for (let i = 0; i < n; i++) {
-      const c = reference.kind(i), s = spreads[c]!, { variance } = reference.frames[c]!;
-      reference.turned(i, clean[2 * i]!, clean[2 * i + 1]!, turned);
+      const c = 2 * kind[i]!, dx = clean[2 * i]! - mean[c]!, dy = clean[2 * i + 1]! - mean[c + 1]!;
       let shrunk = 0;
       for (let k = 0; k < 2; k++) {
-        const y = state[3 * i + k]!, shrinkage = variance[k]! / (s[k]! * s[k]!);
+        const turned = axes[2 * c + 2 * k]! * dx + axes[2 * c + 2 * k + 1]! * dy;
+        const y = state[3 * i + k]!, s = spread[c + k]!, shrinkage = variance[c + k]! / (s * s);
         shrunk += shrinkage;
-        slope[3 * i + k] = ds * (shrinkage * y - turned[k]! / s[k]!);
+        slope[3 * i + k] = ds * (shrinkage * y - turned / s);
         if (steep) {
-          steep[4 * i + k] = ((turned[k]! - s[k]! * y) / (sigma * sigma)) * s[k]!;
-          steep[4 * i + 2 + k] = s[k]! / sigma;
+          steep[4 * i + k] = ((turned - s * y) / square) * s;
+          steep[4 * i + 2 + k] = s / sigma;
         }
       }
       slope[3 * i + 2] = ds * (trace[i]! - shrunk);
@@ -117,7 +118,7 @@ function evenSteps(
     const steep = new Float64Array(4 * n);
     const slope = rate(ahead, begin + ((goal - begin) * step) / steps, steep);
     const next = combined(here, correct, [slope, ...before], h);
-    moves.push(next.map((v, j) => v - here[j]!));
+    moves.push(combined(next, [-1], [here], 1));
     here = next;
     slopes.push(slope);
     steepness.push(steep);
@@ -146,9 +147,9 @@ function evenSteps(
   const value = new Float64Array(n), depth = new Float64Array(n), single = 2 ** -23;
   const nats = (state: Float64Array, i: number): number =>
     (state[3 * i]! ** 2 + state[3 * i + 1]! ** 2) / 2 + Math.abs(state[3 * i + 2]!);
+  spreadAt(sigmaMin);
   for (let i = 0; i < n; i++) {
-    const { variance } = reference.frames[reference.kind(i)]!;
-    const height = -Math.log(2 * Math.PI) - variance.reduce((sum, v) => sum + Math.log(v + sigmaMin ** 2) / 2, 0);
+    const c = 2 * kind[i]!, height = -Math.log(2 * Math.PI) - Math.log(spread[c]! * spread[c + 1]!);
     value[i] = height - (final[3 * i]! ** 2 + final[3 * i + 1]! ** 2) / 2 - final[3 * i + 2]!;
     depth[i] = Math.max(nats(start, i) / 10, nats(final, i) / 10, 1);
     error[i]! += 2 * single * Math.sqrt(steps + 1) * (1 + nats(final, i));

@@ -242,9 +242,17 @@ export class Network implements Denoiser {
   ): void {
     const { points, columns, input, place, quarter, rows } = tiles;
     const { edges, waves, numClasses } = this.architecture;
+    // One level for all points is put into the tile with the first points only.
+    let before = NaN, shrink = 0;
     for (let c = 0; c < points; c++) {
-      const i = first + Math.min(c, count - 1), level = levelOf(sigma, i);
-      const shrink = 1 / Math.sqrt(1 + level * level), x = z[2 * i]!, y = z[2 * i + 1]!;
+      const i = first + Math.min(c, count - 1), x = z[2 * i]!, y = z[2 * i + 1]!;
+      const level = levelOf(sigma, i);
+      if (level !== before) {
+        shrink = 1 / Math.sqrt(1 + level * level);
+        if (c) tiles.octaves(level, c);
+        else if (typeof sigma !== "number" || first === 0) tiles.octaves(level, 0);
+        before = level;
+      } else if (typeof sigma !== "number" || first === 0) tiles.repeatOctaves(c);
       place[c] = x;
       place[points + c] = y;
       quarter[c] = 0.25 / level;
@@ -254,8 +262,6 @@ export class Network implements Denoiser {
         input[points + c] = shrink;
         input[columns + 2 * points + c] = shrink;
       }
-      if (c === 0 || typeof sigma !== "number") tiles.octaves(level, c);
-      else tiles.repeatOctaves(c);
       if (this.classRows > 1) rows[c] = label ? label[i]! : numClasses;
       for (let k = 0; k < waves; k++) {
         const wx = this.waveDirection[2 * k]!, wy = this.waveDirection[2 * k + 1]!;
@@ -326,7 +332,8 @@ export class Network implements Denoiser {
     for (let first = 0; first < b; first += half) {
       const count = Math.min(half, b - first);
       for (let c = 0; c < TILE; c++) {
-        const i = first + Math.min(c % half, count - 1), s = sigma[i]!, sign = c < half ? 1 : -1;
+        // Columns 2 k and 2 k + 1 are a point with its noise, and with the opposite noise.
+        const i = first + Math.min(c >> 1, count - 1), s = sigma[i]!, sign = c & 1 ? -1 : 1;
         const skip = this.scheme.skip(s), gain = this.scheme.out(s);
         level[c] = s;
         if (rows) rows[c] = label![i]!;
@@ -347,7 +354,7 @@ export class Network implements Denoiser {
         from = back.after[i]!;
       });
       for (let c = 0; c < TILE; c++) {
-        const real = c % half < count;
+        const real = c >> 1 < count;
         for (let k = 0; k < 2; k++) {
           const error = tiles.answer[k * TILE + c]! - target[2 * c + k]!;
           if (real) loss += error * error;
@@ -486,10 +493,10 @@ class Tiles {
     }
   }
 
-  /** The same in column c as in the first one. */
+  /** The same in column c as in the one before. */
   repeatOctaves(c: number): void {
     const { input, columns } = this;
-    for (let f = 2; f < EDGES; f++) input[f * columns + c] = input[f * columns]!;
+    for (let f = 2; f < EDGES; f++) input[f * columns + c] = input[f * columns + c - 1]!;
   }
 }
 

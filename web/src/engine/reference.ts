@@ -39,22 +39,13 @@ export class Reference {
     return new Reference(frames, this.label);
   }
 
-  kind(i: number): number {
-    return this.label ? this.label[i]! : 0;
-  }
-
-  /** `axes^T (z - mean)` of row i into `out[0..1]`. */
-  turned(i: number, x: number, y: number, out: Float64Array): void {
-    const { mean, axes } = this.frames[this.kind(i)]!;
-    const dx = x - mean[0], dy = y - mean[1];
-    out[0] = axes[0] * dx + axes[1] * dy;
-    out[1] = axes[2] * dx + axes[3] * dy;
-  }
-
-  /** `mean + axes (a, b)` of row i into `out[2 i..]`. */
-  back(i: number, a: number, b: number, out: Float64Array): void {
-    const { mean, axes } = this.frames[this.kind(i)]!;
-    out[2 * i] = mean[0] + axes[0] * a + axes[2] * b;
-    out[2 * i + 1] = mean[1] + axes[1] * a + axes[3] * b;
+  /** For n rows their class, and of each class the mean (2), the axes (4) and the variances (2) in flat tables. */
+  tables(n: number): { kind: Int32Array; mean: Float64Array; axes: Float64Array; variance: Float64Array } {
+    return {
+      kind: this.label ?? new Int32Array(n),
+      mean: Float64Array.from(this.frames.flatMap((f) => f.mean)),
+      axes: Float64Array.from(this.frames.flatMap((f) => f.axes)),
+      variance: Float64Array.from(this.frames.flatMap((f) => f.variance)),
+    };
   }
 }

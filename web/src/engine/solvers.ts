@@ -2,7 +2,7 @@
 
 import type { Law } from "./laws";
 import { RowNoise } from "./random";
-import { Reference, type Frame } from "./reference";
+import { Reference } from "./reference";
 import { Schedule, lerp } from "./schedules";
 import { legendre } from "./special";
 import type { Denoiser, Labels } from "./types";
@@ -249,38 +249,43 @@ function* adams(
   denoise: (z: Float64Array, sigma: number) => Float64Array,
   start: Float64Array, levels: number[], order: number, whole: Reference,
 ): Generator<Stage> {
-  const unit = levels[levels.length - 1]! || levels[levels.length - 2]!;
-  const reference = whole.widened((1e-6 * unit) ** 2);
-  const n = start.length / 2, y = new Float64Array(2 * n), turned = new Float64Array(2);
-  const spread = (f: Frame, k: number, sigma: number): number => Math.sqrt(f.variance[k]! + sigma * sigma);
+  const unit = levels[levels.length - 1]! || levels[levels.length - 2]!, n = start.length / 2;
+  const { kind, mean, axes, variance } = whole.widened((1e-6 * unit) ** 2).tables(n);
+  const spreads = (sigma: number): Float64Array => variance.map((v) => Math.sqrt(v + sigma * sigma));
+  const y = new Float64Array(2 * n);
+  let spread = spreads(levels[0]!);
   for (let i = 0; i < n; i++) {
-    reference.turned(i, start[2 * i]!, start[2 * i + 1]!, turned);
-    const f = reference.frames[reference.kind(i)]!;
-    for (let k = 0; k < 2; k++) y[2 * i + k] = turned[k]! / spread(f, k, levels[0]!);
+    const c = 2 * kind[i]!, dx = start[2 * i]! - mean[c]!, dy = start[2 * i + 1]! - mean[c + 1]!;
+    y[2 * i] = (axes[2 * c]! * dx + axes[2 * c + 1]! * dy) / spread[c]!;
+    y[2 * i + 1] = (axes[2 * c + 2]! * dx + axes[2 * c + 3]! * dy) / spread[c + 1]!;
   }
   let z = start, past: { sigma: number; value: Float64Array }[] = [];
   for (let step = 0; step + 1 < levels.length; step++) {
     const sigma = levels[step]!, after = levels[step + 1]!;
     const clean = denoise(z, sigma), value = new Float64Array(2 * n);
     for (let i = 0; i < n; i++) {
-      reference.turned(i, clean[2 * i]!, clean[2 * i + 1]!, turned);
-      const f = reference.frames[reference.kind(i)]!;
-      for (let k = 0; k < 2; k++) {
-        value[2 * i + k] = (f.variance[k]! * y[2 * i + k]! - spread(f, k, sigma) * turned[k]!) / sigma;
-      }
+      const c = 2 * kind[i]!, dx = clean[2 * i]! - mean[c]!, dy = clean[2 * i + 1]! - mean[c + 1]!;
+      const a = axes[2 * c]! * dx + axes[2 * c + 1]! * dy, b = axes[2 * c + 2]! * dx + axes[2 * c + 3]! * dy;
+      value[2 * i] = (variance[c]! * y[2 * i]! - spread[c]! * a) / sigma;
+      value[2 * i + 1] = (variance[c + 1]! * y[2 * i + 1]! - spread[c + 1]! * b) / sigma;
     }
     past = [{ sigma, value }, ...past].slice(0, order);
     const nodes = past.map((one) => one.sigma);
-    const weights = reference.frames.map((f) =>
-      f.variance.map((variance) => adamsWeights(variance, sigma, after, nodes, unit)),
-    );
+    const weights = [...variance].map((v) => adamsWeights(v, sigma, after, nodes, unit));
+    past.forEach((one, j) => {
+      const own = weights.map((w) => w[j]!);
+      for (let i = 0; i < n; i++) {
+        const c = 2 * kind[i]!;
+        y[2 * i]! += own[c]! * one.value[2 * i]!;
+        y[2 * i + 1]! += own[c + 1]! * one.value[2 * i + 1]!;
+      }
+    });
+    spread = spreads(after);
     const next = new Float64Array(2 * n);
     for (let i = 0; i < n; i++) {
-      const c = reference.kind(i), f = reference.frames[c]!;
-      for (let k = 0; k < 2; k++) {
-        past.forEach((one, j) => (y[2 * i + k]! += weights[c]![k]![j]! * one.value[2 * i + k]!));
-      }
-      reference.back(i, y[2 * i]! * spread(f, 0, after), y[2 * i + 1]! * spread(f, 1, after), next);
+      const c = 2 * kind[i]!, a = y[2 * i]! * spread[c]!, b = y[2 * i + 1]! * spread[c + 1]!;
+      next[2 * i] = mean[c]! + axes[2 * c]! * a + axes[2 * c + 2]! * b;
+      next[2 * i + 1] = mean[c + 1]! + axes[2 * c + 1]! * a + axes[2 * c + 3]! * b;
     }
     z = next;
     yield { z, sigma: after };

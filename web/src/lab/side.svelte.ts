@@ -25,6 +25,8 @@ export class Side {
   running = $state(false);
   done = $state(false);
   samples = $state.raw<Samples | null>(null);
+  /** Milliseconds that the latest samples took, with the way to the worker and back. */
+  sampleTime = $state(0);
   map = $state.raw<MapPart | null>(null);
   mapDone = $state(true);
   field = $state.raw<Float32Array | null>(null);
@@ -190,6 +192,7 @@ export class Side {
     const own = { ...plan, solver: plan.solver in SOLVERS ? plan.solver : "adams-bashforth" };
     const samples = await this.ask("sample", { plan: own, count, seed, label, source, fault });
     this.sampling = false;
+    this.sampleTime = performance.now() - this.sampledAt;
     if (samples) this.samples = samples;
   }
 

@@ -41,6 +41,11 @@ export function momentsOf(z: Float64Array, label: Labels, numClasses: number): G
   return new Gaussians(parts, Int32Array.from(parts.keys()), counts);
 }
 
+/** The value of a map at a place in [0, 1)^2. */
+function nearest({ size, values }: MapPart, x: number, y: number): number {
+  return values[Math.floor(y * size) * size + Math.floor(x * size)]!;
+}
+
 export class Session {
   private readonly model: Model;
   private readonly training: Training | null;
@@ -244,27 +249,32 @@ export class Session {
     return { levels: at, stages, labels: start.labels };
   }
 
-  /** Yield each finer map when it is whole, and null in between. Learned maps are at sigma_min. */
+  /** Yield the map, coarse to fine, and null in between. Learned maps are at sigma_min. */
   *map({ kind, sigma, label, window }: MapRequest): Generator<MapPart | null> {
-    for (const size of [20, 50, 100, 200]) {
+    let coarse: MapPart | null = null;
+    for (const size of [20, 50, 200]) {
       const values = new Float32Array(size * size), rows = Math.max(1, Math.floor(500 / size));
-      for (let first = 0; first < size; first += rows) {
+      // The finest map shows the coarser one where it is not there yet.
+      const before: MapPart | null = coarse;
+      if (before) values.forEach((_, i) => (values[i] = nearest(before, (i % size) / size, Math.floor(i / size) / size)));
+      for (let first = 0, chunk = 1; first < size; first += rows, chunk++) {
         const count = Math.min(rows, size - first), x = new Float64Array(2 * count * size);
         for (let i = 0; i < count * size; i++) {
           x[2 * i] = window.left + (((i % size) + 0.5) / size) * window.size;
           x[2 * i + 1] = window.bottom + ((first + Math.floor(i / size) + 0.5) / size) * window.size;
         }
         values.set(this.mapped(kind, this.model.standardizer.z(x), sigma, label), first * size);
-        yield null;
+        yield size === 200 && chunk % 20 === 0 ? { size, values, done: false } : null;
       }
-      yield { size, values, done: size === 200 };
+      coarse = { size, values, done: size === 200 };
+      yield coarse;
     }
   }
 
   private mapped(kind: MapRequest["kind"], z: Float64Array, sigma: number, label: number | null): Float64Array {
     const { standardizer, config } = this.model, n = z.length / 2;
     const labels = label === null ? null : new Int32Array(n).fill(label);
-    const learned = (): Float64Array => logProb(this.flow, z, labels, 0.05, false).value.map((v) => v + standardizer.logDet);
+    const learned = (): Float64Array => logProb(this.flow, z, labels, 0.15, false).value.map((v) => v + standardizer.logDet);
     const exact = (level: number): Float64Array => {
       if (!this.truth) throw new Error("The exact law of these points is not known.");
       return this.truth.logProb(z, level, labels).map((v) => v + standardizer.logDet);
