@@ -54,7 +54,8 @@ highlight_language = "text"
 html_theme = "furo"
 pygments_dark_style = "a11y-high-contrast-dark"
 html_title = "Toy-Diffusion"
-html_static_path = ["_static", str(_MATHJAX.locate())]
+# The lab is one page; it goes beside the others as _static/index.html.
+html_static_path = ["_static", str(_MATHJAX.locate()), "../toydiffusion/lab/page"]
 html_css_files = ["site.css"]
 html_show_search_summary = False
 html_copy_source = False

@@ -328,7 +328,7 @@ def test_help_shows_every_setting_with_its_default(run, monkeypatch, command, co
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("toydiffusion ", {"fit", "sample", "log-prob", "distill", "show", "demo"}),
+        ("toydiffusion ", {"fit", "sample", "log-prob", "distill", "show", "lab", "export", "demo"}),
         ("toydiffusion fit --sch", {"--schedule"}),
         ("toydiffusion fit points.csv --schedule k", {"karras"}),
         ("toydiffusion fit points.csv --preset ", {"default", "original"}),

@@ -24,11 +24,12 @@ def test_the_examples_run_as_they_stand(tmp_path, monkeypatch, capsys) -> None:
     # What the first example prints: most points of class 3 lie inside their own class.
     assert 0.8 < float(printed.split()[0]) <= 1
     commands = re.findall(
-        r"^(toydiffusion (?:fit|show|sample|log-prob) .*)$", README.read_text(), re.MULTILINE
+        r"^(toydiffusion (?:fit|show|sample|log-prob|export) .*)$", README.read_text(), re.MULTILINE
     )
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command
+    assert "squares.safetensors" in Path("squares.html").read_text()
     iris = tables.read("iris.csv", label_column="target")
     new = tables.read("new.csv", label_column="target")
     assert new.columns == iris.columns

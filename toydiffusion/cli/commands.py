@@ -450,9 +450,10 @@ def lab(
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, if there is one.")
     ] = True,
 ) -> None:
-    """Open the interactive page: train, sample and score in the browser.
+    """Open the interactive page in the browser.
 
-    The page is served on this machine only, until Ctrl-C. It sends nothing anywhere.
+    There a model is trained, sampled and scored step by step. The page is served on this machine only, until
+    Ctrl-C. It sends nothing anywhere.
     """
     from toydiffusion import lab as pages
 
@@ -482,7 +483,10 @@ def export(
     model: Model,
     page: Annotated[Path, flag(Path, "Where the page goes: an .html file.")],
 ) -> None:
-    """Write the interactive page with a model inside: one file that works from disk, without a network."""
+    """Write the interactive page with a model inside.
+
+    The page is one file. It works from disk, without a network.
+    """
     from toydiffusion import lab as pages
 
     check_target(page)

@@ -23,10 +23,10 @@ function scale(stops: string[]): Uint8Array {
   return table;
 }
 
-/** Density from nothing to most: light blue to dark on a light page, dark to light on a dark one. */
+/** Density from nothing to most, in a grey on which the colours of the classes stand out. */
 const DENSITY = {
-  light: scale(["#ffffff", "#dbe9f6", "#9cc7e4", "#4a93c7", "#1f5f9f", "#0b2f5f"]),
-  dark: scale(["#14181f", "#172f4d", "#1f5480", "#2f86b3", "#6fbfd6", "#d8f1f0"]),
+  light: scale(["#ffffff", "#e3e9f0", "#c0ccd9", "#9aabbe", "#75899f", "#526579"]),
+  dark: scale(["#14181f", "#232c3a", "#35445a", "#4c607c", "#6c819d", "#97a9be"]),
 };
 /** Less than the truth in orange, more in blue. */
 const DIFFERENCE = {
