@@ -163,7 +163,8 @@ def test_classes_have_masses_of_their_own() -> None:
     assert "class 2: quadrature" in str(found)
 
 
-@pytest.mark.parametrize("labelled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("labelled", [False, True])
 def test_the_leak_of_an_exact_model_is_that_of_the_smoothed_truth(labelled) -> None:
     law = standard(ConcentricSquares(3))
     found = checked(law, labelled=labelled, points=60, sigma_min=0.2)

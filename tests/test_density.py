@@ -214,6 +214,7 @@ def test_log_density_at_any_noise_level_a_level_for_each_point() -> None:
     assert found.value[-1] == pytest.approx(float(law.log_prob(z, sigma)[-1]), abs=1e-12)  # nothing to solve
 
 
+@pytest.mark.slow
 def test_up_and_down_again_is_where_it_was() -> None:
     law = standard(ConcentricSquares())
     z, label = law.rows(0, 40, seed=0, sigma=LOW)
@@ -391,6 +392,7 @@ def test_even_steps_converge_at_their_order_and_know_their_errors(down) -> None:
         assert fine < coarse / 2 ** (4 if down else 2)
 
 
+@pytest.mark.slow
 def test_even_steps_down_and_up_again_return() -> None:
     law = standard(ConcentricSquares(3))
     _, _, end = evenly(law, 200, 300, down=True, labelled=True)

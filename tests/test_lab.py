@@ -22,6 +22,7 @@ import pytest
 import toydiffusion as td
 from toydiffusion import InputError
 from toydiffusion.cli import main
+from toydiffusion.distillation import DistillationWarning
 from toydiffusion.lab import Server, export, page
 from toydiffusion.tables import read
 
@@ -418,6 +419,19 @@ def test_a_model_from_python_and_back(visit, tmp_path):
 def _exported(folder, name):
     export(MODELS / f"{name}.safetensors", folder / f"{name}.html")
     return (folder / f"{name}.html").as_uri()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_distilled_model_opens_without_its_students(visit, tmp_path):
+    teacher = td.load(MODELS / "square.safetensors")
+    with pytest.warns(DistillationWarning):  # after so few steps
+        quick = td.distill(teacher, td.DistillConfig(points=2000, steps=40), progress=False)
+    quick.save(tmp_path / "quick.safetensors")
+    export(tmp_path / "quick.safetensors", tmp_path / "quick.html")
+    tab = visit(at=(tmp_path / "quick.html").as_uri())
+    assert status(tab).startswith("quick.safetensors: step 300 of 300")
+    assert message(tab) == ""
 
 
 @needs_browser

@@ -156,6 +156,7 @@ def csv_texts(draw):
     return end.join([header, *lines, *draw(st.sampled_from([[], [""], ["", ""]]))]), width
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(csv_texts(), st.booleans(), st.sampled_from(["raise", "skip"]))
 def test_the_fast_reader_agrees_with_the_slow_one(tmp_path_factory, drawn, labelled, on_bad):

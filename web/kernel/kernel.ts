@@ -140,8 +140,11 @@ export function transpose(out: usize, weight: usize, inputs: i32, outputs: i32):
 // @ts-ignore: decorator
 @inline
 function expOf(x: v128): v128 {
-  x = f32x4.max(f32x4.min(x, f32x4.splat(87.0)), f32x4.splat(-87.0));
-  const k = f32x4.nearest(f32x4.mul(x, f32x4.splat(1.4426950408889634)));
+  // `pmin` and `pmax` are one instruction each, unlike `min` and `max`; they let NaN through.
+  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(87.0)), f32x4.splat(-87.0));
+  // x / log 2 + 1.5 2^23 has no digits behind the point, and its last bits are the whole number k.
+  const shifted = f32x4.add(f32x4.mul(x, f32x4.splat(1.4426950408889634)), f32x4.splat(12582912.0));
+  const k = f32x4.sub(shifted, f32x4.splat(12582912.0));
   // log 2 in two parts, so that r keeps all its digits.
   let r = f32x4.sub(x, f32x4.mul(k, f32x4.splat(0.693145751953125)));
   r = f32x4.sub(r, f32x4.mul(k, f32x4.splat(1.428606765330187e-6)));
@@ -152,8 +155,8 @@ function expOf(x: v128): v128 {
   p = f32x4.add(f32x4.mul(p, r), f32x4.splat(0.5));
   p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0));
   p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.0));
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(k), i32x4.splat(127)), 23);
-  return f32x4.mul(p, power);
+  // p 2^k, by k more in the exponent of p.
+  return i32x4.add(p, i32x4.shl(shifted, 23));
 }
 
 // @ts-ignore: decorator

@@ -100,22 +100,25 @@ export class Generator {
 
   /** `n` uniform numbers. */
   uniforms(n: number): Float64Array {
-    return Float64Array.from({ length: n }, () => this.uniform());
+    const out = new Float64Array(n);
+    for (let i = 0; i < n; i++) out[i] = this.uniform();
+    return out;
   }
 
   /** `n` standard normal numbers, as `torch.randn` in float64. */
   normals(n: number): Float64Array {
-    return this.gaussian(n, () => this.uniform());
+    return this.gaussian(n, false);
   }
 
   /** `n` standard normal numbers, as `torch.randn` in float32. */
   normalFloats(n: number): Float64Array {
-    return this.gaussian(n, () => this.uniformFloat());
+    return this.gaussian(n, true);
   }
 
   /** The numbers 0 to n - 1 in random order, as `torch.randperm`. */
   permutation(n: number): Int32Array {
-    const order = Int32Array.from({ length: n }, (_, i) => i);
+    const order = new Int32Array(n);
+    for (let i = 0; i < n; i++) order[i] = i;
     for (let i = 0; i < n - 1; i++) {
       const j = i + (this.word() % (n - i));
       const kept = order[i]!;
@@ -125,9 +128,16 @@ export class Generator {
     return order;
   }
 
-  private gaussian(n: number, uniform: () => number): Float64Array {
-    if (n < 16) return Float64Array.from({ length: n }, () => this.normal());
-    const x = Float64Array.from({ length: n }, uniform);
+  private gaussian(n: number, single: boolean): Float64Array {
+    const x = new Float64Array(n);
+    const fill = (first: number): void => {
+      for (let i = first; i < n; i++) x[i] = single ? this.uniformFloat() : this.uniform();
+    };
+    if (n < 16) {
+      for (let i = 0; i < n; i++) x[i] = this.normal();
+      return x;
+    }
+    fill(0);
     // The polar form of Box and Muller, on eight pairs at a time.
     const pairs = (first: number): void => {
       for (let j = first; j < first + 8; j++) {
@@ -139,7 +149,7 @@ export class Generator {
     };
     for (let i = 0; i + 16 <= n; i += 16) pairs(i);
     if (n % 16) {
-      for (let i = n - 16; i < n; i++) x[i] = uniform();
+      fill(n - 16);
       pairs(n - 16);
     }
     return x;

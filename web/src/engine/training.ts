@@ -76,7 +76,12 @@ export class Standardizer {
   }
 
   x(z: Float64Array): Float64Array {
-    return z.map((v, i) => this.mean[i & 1]! + this.scale[i & 1]! * v);
+    const out = new Float64Array(z.length), [mx, my] = this.mean, [sx, sy] = this.scale;
+    for (let i = 0; i < z.length; i += 2) {
+      out[i] = mx + sx * z[i]!;
+      out[i + 1] = my + sy * z[i + 1]!;
+    }
+    return out;
   }
 }
 
@@ -164,8 +169,8 @@ export class Training {
     const { config, size, step, z, label, numClasses } = this;
     const generator = new RowNoise(this.seed, "training").generator(step);
     const rows = this.deck.next();
-    const sigma = Float32Array.from(this.noise.sample(size, generator));
-    const eps = Float32Array.from(generator.normalFloats(2 * size));
+    const sigma = new Float32Array(this.noise.sample(size, generator));
+    const eps = new Float32Array(generator.normalFloats(2 * size));
     const points = new Float32Array(2 * size);
     let chosen: Labels = null;
     if (label) {

@@ -144,7 +144,8 @@ export class Side {
         });
       }
       else {
-        if (now - this.sampledAt > 300) void this.sample();
+        // Pictures take a tenth of the time at most; the rest is for training.
+        if (now - this.sampledAt > Math.max(300, 10 * this.sampleTime)) void this.sample();
         if (now - this.judgedAt > 1200) void this.judge();
       }
     }

@@ -243,7 +243,9 @@ export class Session {
     const stages: Float32Array[] = [], at: number[] = [];
     for (const stage of trajectory(denoiser, z, levels, SOLVERS[plan.solver]!, labels, fresh, prior, plan.churn)) {
       // A wrong sampler may run to infinity. The canvas needs numbers.
-      stages.push(Float32Array.from(standardizer.x(stage.z), (v) => Math.min(Math.max(v, -1e6), 1e6)));
+      const shown = Float32Array.from(standardizer.x(stage.z));
+      for (let i = 0; i < shown.length; i++) shown[i] = Math.min(Math.max(shown[i]!, -1e6), 1e6);
+      stages.push(shown);
       at.push(stage.sigma);
     }
     return { levels: at, stages, labels: start.labels };
@@ -329,13 +331,19 @@ export class Session {
       );
     const all = bounds(2);
     const joint = all.map((b, c) => b.value + (label === null && k > 1 ? Math.log(prior.frequencies[c]!) : 0));
-    const best = all[joint.indexOf(Math.max(...joint))]!;
+    const best = all[joint.indexOf(Math.max(...joint))]!, value = logSumExp(joint);
     return {
       x,
       learned: own.value[0]! + logDet,
       error: own.error[0]!,
       exact: truth === undefined ? null : truth + logDet,
-      elbo: { ...best, value: logSumExp(joint) + logDet, reconstruction: best.reconstruction + logDet },
+      // Of a mixture the terms of the likeliest class are shown; what the others add goes with the prior.
+      elbo: {
+        ...best,
+        value: value + logDet,
+        reconstruction: best.reconstruction + logDet,
+        prior: best.prior + value - best.value,
+      },
       wrongElbo: bounds(1)[0]!.value + logDet,
       classes: whole.classes && [...whole.classes],
       exactClasses,
