@@ -29,7 +29,7 @@ mutants: $(VENV)/installed  ## one-line errors, each of which a test must catch
 	$(BIN)/python tests/mutants.py
 
 docs: $(VENV)/installed  ## the site in docs/_build/html; every cell runs, warnings are errors
-	rm -rf docs/_build
+	rm -rf docs/_build web/node_modules .screenshots
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
 
 web/node_modules/.package-lock.json: web/package.json web/package-lock.json
@@ -73,4 +73,4 @@ peers: .venv-peers/installed  ## other density estimators on the same points
 	.venv-peers/bin/python benchmarks/peers.py
 
 clean:
-	rm -rf .venv .venv-peers .lowest dist demo docs/_build
+	rm -rf .venv .venv-peers .lowest dist demo docs/_build web/node_modules .screenshots

@@ -54,7 +54,7 @@ export function readCsv(text: string): Table {
   return { points, labels: texts.map((one) => names.indexOf(one)), names, columns: header ? first : null };
 }
 
-/** Points, and labels if there are any, as text. Labels that could be read as formulas stay text. */
+/** Points, and labels in quotes if there are any, as text. */
 export function writeCsv(points: ArrayLike<number>, labels: readonly string[] | null): string {
   const rows = [labels ? "x0,x1,label" : "x0,x1"];
   for (let i = 0; 2 * i < points.length; i++) {
