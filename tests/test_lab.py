@@ -652,6 +652,72 @@ def test_time_runs_both_ways(visit):
 
 @needs_browser
 @pytest.mark.slow
+def test_many_steps_and_too_many(visit):
+    tab = visit(link(config=SMALL, count=100, sampling={"steps": 5000, "solver": "euler"}))
+    tab.get_by_label("Time", exact=True).fill("0.5")
+    level = tab.locator("output")
+    _until(lambda: level.inner_text() != "σ = 0", lambda: "no samples")
+    assert 0.1 < float(level.inner_text().removeprefix("σ = ")) < 1
+    tab.get_by_label("Points", exact=True).last.fill("20000")
+    tab.keyboard.press("Enter")
+    _until(lambda: "20,000 points in 5,000 steps take too long" in message(tab), lambda: message(tab))
+
+
+@needs_browser
+@pytest.mark.slow
+def test_what_a_hovered_point_may_have_been(visit):
+    tab = visit(link(config=SMALL))
+    tab.get_by_label("data", exact=True).uncheck()
+    tab.get_by_label("samples", exact=True).uncheck()
+    tab.get_by_label("Time", exact=True).fill("0.5")
+    box = tab.locator("canvas").bounding_box()
+    tab.wait_for_timeout(300)
+    before = pixels(tab)
+    tab.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
+    tab.mouse.move(box["x"] + 0.41 * box["width"], box["y"] + 0.4 * box["height"])
+    # The cloud of 200 points, and the way to their mean.
+    _until(lambda: pixels(tab) > before + 0.001, lambda: "nothing is shown")
+    picture(tab, "hover")
+    tab.mouse.move(box["x"] - 40, box["y"] - 5)
+    _until(lambda: pixels(tab) <= before + 0.0005, lambda: "it stays")
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_window_that_changes_and_a_tab_that_is_left(visit):
+    tab = visit(link(config=SMALL | {"steps": 400}))
+    tab.get_by_role("button", name="▶ Train").click()
+    other = tab.context.new_page()
+    other.bring_to_front()
+    tab.wait_for_timeout(500)
+    other.close()
+    tab.set_viewport_size({"width": 700, "height": 600})
+    tab.wait_for_selector("text=▶ Train again", timeout=60_000)
+    size = tab.evaluate(
+        "[document.querySelector('canvas').width, document.querySelector('canvas').clientWidth]"
+    )
+    assert size[0] == pytest.approx(size[1], abs=2)
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert pixels(tab) > 0.005
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_file_dropped_onto_the_page(visit):
+    tab = visit(link(config=SMALL))
+    tab.evaluate(
+        """() => {
+          const data = new DataTransfer();
+          data.items.add(new File(['1,2\\n2,3\\n4,1\\n'], 'three.csv'));
+          const drop = { dataTransfer: data, bubbles: true, cancelable: true };
+          window.dispatchEvent(new DragEvent('drop', drop));
+        }"""
+    )
+    _until(lambda: tab.get_by_label("Point set").input_value() == "own", lambda: message(tab))
+
+
+@needs_browser
+@pytest.mark.slow
 def test_with_the_keyboard_alone(visit):
     tab = visit(link(config=SMALL))
     tab.locator("canvas").focus()

@@ -16,6 +16,8 @@ import type {
 
 /** The most points that a page trains on. */
 export const MOST_POINTS = 20_000;
+/** The most evaluations for one picture of samples, and the most stages of it that are kept. */
+const MOST_EVALUATIONS = 10_000_000, STAGES = 200;
 /** Levels of the judgement, and points at each. */
 const LEVELS = 24, JUDGED = 400;
 
@@ -214,6 +216,12 @@ export class Session {
 
   sample({ plan, count, seed, label, source, fault }: SampleRequest): Samples {
     const { config, prior, standardizer } = this.model;
+    if (count * plan.steps > MOST_EVALUATIONS) {
+      throw new Error(
+        `${count.toLocaleString("en")} points in ${plan.steps.toLocaleString("en")} steps take too long in a page; ` +
+          `at most ${MOST_EVALUATIONS.toLocaleString("en")} evaluations are allowed.`,
+      );
+    }
     const levels = levelsOf(plan, config.sigma_min, config.sigma_max), top = levels[0]!;
     const chosen = label === null ? null : new Int32Array(count).fill(label);
     const start = prior.rows(0, count, seed, top, chosen);
@@ -241,7 +249,10 @@ export class Session {
       };
     }
     const stages: Float32Array[] = [], at: number[] = [];
+    const every = Math.ceil(levels.length / STAGES);
+    let step = 0;
     for (const stage of trajectory(denoiser, z, levels, SOLVERS[plan.solver]!, labels, fresh, prior, plan.churn)) {
+      if (step++ % every && stage.sigma > 0) continue;
       // A wrong sampler may run to infinity. The canvas needs numbers.
       const shown = Float32Array.from(standardizer.x(stage.z));
       for (let i = 0; i < shown.length; i++) shown[i] = Math.min(Math.max(shown[i]!, -1e6), 1e6);
