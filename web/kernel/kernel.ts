@@ -68,48 +68,49 @@ function total(a: v128): f32 {
   return f32x4.extract_lane(pair, 0) + f32x4.extract_lane(pair, 1);
 }
 
+/** Add the totals of two tables of four to the two numbers at an address. */
 // @ts-ignore: decorator
 @inline
-function gain(at: usize, a: v128): void {
-  store<f32>(at, load<f32>(at) + total(a));
+function gain(at: usize, a: v128, b: v128): void {
+  // (a0 + a2, b0 + b2, a1 + a3, b1 + b3), then its halves.
+  const low = v128.shuffle<f32>(a, b, 0, 4, 1, 5), high = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
+  const pairs = f32x4.add(low, high);
+  const sums = f32x4.add(pairs, v128.shuffle<f32>(pairs, pairs, 2, 3, 0, 1));
+  v128.store64_lane(at, f32x4.add(v128.load64_zero(at), sums), 0);
 }
 
-/** `gradient[o][i] += sum_c slope[o][c] inner[i][c]`. Both numbers of features are multiples of 4. */
-export function outer(
-  gradient: usize, slope: usize, inner: usize, inputs: i32, outputs: i32, columns: i32,
-): void {
-  const row: usize = (<usize>columns) << 2;
+/** `gradient[o][i] += sum_c slope[o][c] inner[i][c]` over 64 columns. Numbers of features are multiples of 4. */
+export function outer(gradient: usize, slope: usize, inner: usize, inputs: i32, outputs: i32): void {
+  // With the number of columns known, the rows lie at fixed distances, and each needs no address of its own.
   const across: usize = (<usize>inputs) << 2;
   for (let o = 0; o < outputs; o += 4) {
-    const s = slope + <usize>o * row;
+    const s = slope + ((<usize>o) << 8);
+    const end = s + 256;
     for (let i = 0; i < inputs; i += 2) {
-      const x = inner + <usize>i * row;
+      let x = inner + ((<usize>i) << 8);
       let a00 = f32x4.splat(0), a01 = a00, a10 = a00, a11 = a00;
       let a20 = a00, a21 = a00, a30 = a00, a31 = a00;
-      for (let c: usize = 0; c < row; c += 16) {
-        const x0 = v128.load(x + c), x1 = v128.load(x + row + c);
-        let d = v128.load(s + c);
+      for (let at = s; at < end; at += 16) {
+        const x0 = v128.load(x), x1 = v128.load(x, 256);
+        let d = v128.load(at);
         a00 = f32x4.add(a00, f32x4.mul(d, x0));
         a01 = f32x4.add(a01, f32x4.mul(d, x1));
-        d = v128.load(s + row + c);
+        d = v128.load(at, 256);
         a10 = f32x4.add(a10, f32x4.mul(d, x0));
         a11 = f32x4.add(a11, f32x4.mul(d, x1));
-        d = v128.load(s + 2 * row + c);
+        d = v128.load(at, 512);
         a20 = f32x4.add(a20, f32x4.mul(d, x0));
         a21 = f32x4.add(a21, f32x4.mul(d, x1));
-        d = v128.load(s + 3 * row + c);
+        d = v128.load(at, 768);
         a30 = f32x4.add(a30, f32x4.mul(d, x0));
         a31 = f32x4.add(a31, f32x4.mul(d, x1));
+        x += 16;
       }
       const to = gradient + <usize>o * across + ((<usize>i) << 2);
-      gain(to, a00);
-      gain(to + 4, a01);
-      gain(to + across, a10);
-      gain(to + across + 4, a11);
-      gain(to + 2 * across, a20);
-      gain(to + 2 * across + 4, a21);
-      gain(to + 3 * across, a30);
-      gain(to + 3 * across + 4, a31);
+      gain(to, a00, a01);
+      gain(to + across, a10, a11);
+      gain(to + 2 * across, a20, a21);
+      gain(to + 3 * across, a30, a31);
     }
   }
 }
@@ -120,7 +121,8 @@ export function rowSums(sums: usize, tile: usize, features: i32, columns: i32): 
   for (let f = 0; f < features; f++) {
     let a = f32x4.splat(0);
     for (let c: usize = 0; c < row; c += 16) a = f32x4.add(a, v128.load(tile + c));
-    gain(sums + ((<usize>f) << 2), a);
+    const to = sums + ((<usize>f) << 2);
+    store<f32>(to, load<f32>(to) + total(a));
     tile += row;
   }
 }

@@ -6,9 +6,7 @@ interface Kernels {
     out: number, inner: number, weight: number, bias: number,
     inputs: number, outputs: number, columns: number, biased: number,
   ): void;
-  outer(
-    gradient: number, slope: number, inner: number, inputs: number, outputs: number, columns: number,
-  ): void;
+  outer(gradient: number, slope: number, inner: number, inputs: number, outputs: number): void;
   rowSums(sums: number, tile: number, features: number, columns: number): void;
   transpose(out: number, weight: number, inputs: number, outputs: number): void;
   silu(out: number, before: number, numbers: number, keep: boolean): void;

@@ -26,7 +26,7 @@ export const PRECONDITIONINGS: Record<string, Preconditioning> = {
   edm: { skip: (s) => 1 / (1 + s * s), out: (s) => s / Math.sqrt(1 + s * s) },
 };
 
-/** Points in a tile of values, and in a tile of values with their two derivatives. */
+/** Points in a tile of values (as many as the kernel `outer` counts on), and in a tile of values with their two derivatives. */
 const TILE = 64, TRACED = 16;
 const OCTAVES = [0.125, 0.25, 0.5, 1];
 const EMBEDDING = 16;
@@ -364,7 +364,7 @@ export class Network implements Denoiser {
       let slope = back.lastAt;
       for (let i = this.layers.length - 1; i >= 0; i--) {
         const { inputs, outputs } = this.layers[i]!;
-        run.outer(at(g, `weights.${i}`), slope, i ? back.after[i - 1]! : tiles.inputAt, inputs, outputs, TILE);
+        run.outer(at(g, `weights.${i}`), slope, i ? back.after[i - 1]! : tiles.inputAt, inputs, outputs);
         run.rowSums(at(g, `biases.${i}`), slope, outputs, TILE);
         if (!i) break;
         const next = back.slopes[i % 2]!;
@@ -381,7 +381,7 @@ export class Network implements Denoiser {
       if (edges) {
         const inner = inputSlope(EDGES, edges);
         run.edgesBackward(inner, tiles.inputAt + 4 * EDGES * TILE, tiles.quarterAt, edges, TILE);
-        run.outer(at(g, "edge_direction"), inner, tiles.placeAt, 2, padded(edges), TILE);
+        run.outer(at(g, "edge_direction"), inner, tiles.placeAt, 2, padded(edges));
         run.rowSums(at(g, "edge_offset"), inner, edges, TILE);
         if (this.classRows === 1) run.rowSums(at(g, "edge_label_offset"), inner, edges, TILE);
         else run.scatter(at(g, "edge_label_offset"), inner, tiles.rowsAt, edges, TILE);
