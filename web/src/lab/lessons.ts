@@ -120,7 +120,7 @@ export const LESSONS: Lesson[] = [
       const at = sigma.reduce((best, s, i) => (Math.abs(Math.log(s / 0.3)) < Math.abs(Math.log(sigma[best]! / 0.3)) ? i : best), 0);
       return {
         number: number(predicted[at]!),
-        meaning: "A mean varies less than what it is the mean of. Only far above or far below the data's details is the noise plain to see. The curve for this data stands on the right.",
+        meaning: "A mean varies less than what it is the mean of. Only far above the spread of the data is the noise plain to see. A point inside the square says nothing about a small noise. The curve for this data stands on the right.",
       };
     },
   },
