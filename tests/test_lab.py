@@ -271,11 +271,8 @@ def click_at(tab, x, y, half=2.75 / 3**0.5):
 
 @needs_browser
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dark", "size"), [(False, (1280, 800)), (True, (1280, 800)), (False, (390, 844)), (True, (390, 844))]
-)
-def test_a_first_visit(visit, dark, size):
-    tab = visit(dark=dark, width=size[0], height=size[1])
+def test_a_first_visit(visit):
+    tab = visit()
     train(tab)
     tab.wait_for_timeout(700)
     kl = float(re.search(r"KL ([0-9.]+) nats", status(tab))[1])
@@ -286,9 +283,15 @@ def test_a_first_visit(visit, dark, size):
     value = tab.locator("[data-test=learned]").inner_text()
     assert abs(float(value.split(" ± ")[0].replace("−", "-")) + 1.386) < 0.3
     assert tab.locator("[data-test=exact]").inner_text() == "−1.386"
-    # Nothing is wider than the screen.
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    picture(tab, f"first-{'dark' if dark else 'light'}-{size[0]}", full_page=size[0] < 500)
+    for theme in ("light", "dark"):
+        for width, height in ((1280, 800), (390, 844)):
+            tab.set_viewport_size({"width": width, "height": height})
+            tab.wait_for_timeout(300)
+            # Nothing is wider than the screen.
+            assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            picture(tab, f"first-{theme}-{width}", full_page=width < 500)
+        tab.get_by_role("button", name="Dark theme" if theme == "light" else "Light theme").click()
+    assert visit(dark=True).evaluate("document.documentElement.dataset.theme") == "dark"
 
 
 @needs_browser
