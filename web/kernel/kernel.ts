@@ -4,7 +4,11 @@
 // `(f * columns + c) * 4`. A column is a point, or the derivative of a point along an axis. The number of
 // columns is a multiple of 8, and the number of features of a layer a multiple of 4 (padded with zeros).
 
-/** `out[o][c] = sum_i weight[o][i] inner[i][c]`, plus `bias[o]` in the first `biased` columns. */
+/**
+ * `out[o][c] = sum_i weight[o][i] inner[i][c]`, plus `bias[o]` in the first `biased` columns.
+ *
+ * `stride` is the distance of the rows of `weight`, in numbers; `inputs` of each are used.
+ */
 export function layer(
   out: usize,
   inner: usize,
@@ -14,9 +18,11 @@ export function layer(
   outputs: i32,
   columns: i32,
   biased: i32,
+  stride: i32,
 ): void {
   const row: usize = (<usize>columns) << 2;
-  const across: usize = (<usize>inputs) << 2;
+  const across: usize = (<usize>stride) << 2;
+  const length: usize = (<usize>inputs) << 2;
   for (let o = 0; o < outputs; o += 4) {
     const w = weight + <usize>o * across;
     const b = bias + ((<usize>o) << 2);
@@ -31,7 +37,7 @@ export function layer(
         a30 = a31 = v128.load32_splat(b, 12);
       }
       let from = inner + ((<usize>c) << 2);
-      const stop = w + across;
+      const stop = w + length;
       for (let at = w; at < stop; at += 4) {
         const x0 = v128.load(from), x1 = v128.load(from, 16);
         let s = v128.load32_splat(at);

@@ -109,9 +109,10 @@ describe.each(Object.keys(golden.models))("model %s", (name) => {
     network.denoise(z, new Float64Array(77).fill(0.3), label, many);
     const same = new Float64Array(2 * 77);
     network.denoise(z, 0.3, label, same);
-    expect([...same]).toEqual([...many]);
+    // One level goes into the bias, which rounds a little differently.
+    expect(difference(same, [...many])).toBeLessThan(1e-6);
     network.denoise(z.slice(2 * 70, 2 * 71), 0.3, label && label.slice(70, 71), one);
-    expect([...one]).toEqual([...many.slice(2 * 70, 2 * 71)]);
+    expect([...one]).toEqual([...same.slice(2 * 70, 2 * 71)]);
   });
 
   test("the loss and its gradient", () => {

@@ -4,7 +4,7 @@ interface Kernels {
   memory: WebAssembly.Memory;
   layer(
     out: number, inner: number, weight: number, bias: number,
-    inputs: number, outputs: number, columns: number, biased: number,
+    inputs: number, outputs: number, columns: number, biased: number, stride: number,
   ): void;
   outer(gradient: number, slope: number, inner: number, inputs: number, outputs: number): void;
   rowSums(sums: number, tile: number, features: number, columns: number): void;

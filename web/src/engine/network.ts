@@ -30,8 +30,10 @@ export const PRECONDITIONINGS: Record<string, Preconditioning> = {
 const TILE = 64, TRACED = 16;
 const OCTAVES = [0.125, 0.25, 0.5, 1];
 const EMBEDDING = 16;
-/** The first edge unit among the inputs: after the position, and cosines and sines of log sigma. */
-const EDGES = 10;
+/** Where the inputs begin: cosines and sines of log sigma, then the position, then the edge units. */
+const PLACE = 8, EDGES = 10;
+/** The column of the first weights that Python's column c is: there the position comes first. */
+const firstColumn = (c: number): number => (c < 2 ? PLACE + c : c < EDGES ? c - 2 : c);
 
 const padded = (n: number): number => Math.ceil(n / 4) * 4;
 const levelOf = (sigma: Levels, i: number): number => (typeof sigma === "number" ? sigma : sigma[i]!);
@@ -59,6 +61,8 @@ export class Network implements Denoiser {
   private readonly base: { weights: number; average: number; mean: number; square: number; gradient: number };
   private readonly layers: { inputs: number; outputs: number; weight: number; bias: number }[] = [];
   private readonly waveDirection: Float32Array;
+  /** The first bias with the part of one level. */
+  private readonly onceAt: number;
   private readonly values: Tiles;
   private readonly traced: Tiles;
   private backward: Backward | null = null;
@@ -104,6 +108,7 @@ export class Network implements Denoiser {
       });
     }
     this.waveDirection = new Float32Array(2 * waves);
+    this.onceAt = this.space.table(w);
     this.values = new Tiles(this.space, this.inputs, w, TILE, TILE, edges);
     this.traced = new Tiles(this.space, this.inputs, w, TRACED, 3 * TRACED, edges);
     if (generator) this.initialise(generator);
@@ -155,8 +160,9 @@ export class Network implements Denoiser {
     const columns = tensor.shape[tensor.shape.length - 1]!;
     const rows = tensor.shape.length > 1 ? tensor.shape[0]! : 1;
     const out = new Float32Array(rows * columns);
+    const place = name === "weights.0" ? firstColumn : (c: number): number => c;
     for (let r = 0; r < rows; r++) {
-      out.set(numbers.subarray(r * tensor.stride, r * tensor.stride + columns), r * columns);
+      for (let c = 0; c < columns; c++) out[r * columns + c] = numbers[r * tensor.stride + place(c)]!;
     }
     return out;
   }
@@ -170,8 +176,9 @@ export class Network implements Denoiser {
     const { tensor, numbers } = this.slot(name, which);
     const columns = tensor.shape[tensor.shape.length - 1]!;
     const rows = tensor.shape.length > 1 ? tensor.shape[0]! : 1;
+    const place = name === "weights.0" ? firstColumn : (c: number): number => c;
     for (let r = 0; r < rows; r++) {
-      for (let c = 0; c < columns; c++) numbers[r * tensor.stride + c] = values[r * columns + c]!;
+      for (let c = 0; c < columns; c++) numbers[r * tensor.stride + place(c)] = values[r * columns + c]!;
     }
   }
 
@@ -192,11 +199,11 @@ export class Network implements Denoiser {
 
   denoise(z: Float64Array, sigma: Levels, label: Labels, out: Float64Array): void {
     const tiles = this.values, n = z.length / 2;
-    this.prepare();
+    this.prepare(sigma);
     for (let first = 0; first < n; first += TILE) {
       const count = Math.min(TILE, n - first);
       this.fill(tiles, z, sigma, label, first, count, false);
-      this.forward(tiles, false);
+      this.forward(tiles, sigma, false);
       for (let c = 0; c < count; c++) {
         const i = first + c, level = levelOf(sigma, i);
         const skip = this.scheme.skip(level), gain = this.scheme.out(level);
@@ -211,11 +218,11 @@ export class Network implements Denoiser {
     z: Float64Array, sigma: Levels, label: Labels, out: Float64Array, trace: Float64Array,
   ): void {
     const tiles = this.traced, n = z.length / 2, row = 3 * TRACED;
-    this.prepare();
+    this.prepare(sigma);
     for (let first = 0; first < n; first += TRACED) {
       const count = Math.min(TRACED, n - first);
       this.fill(tiles, z, sigma, label, first, count, true);
-      this.forward(tiles, true);
+      this.forward(tiles, sigma, true);
       for (let c = 0; c < count; c++) {
         const i = first + c, level = levelOf(sigma, i);
         const skip = this.scheme.skip(level), gain = this.scheme.out(level);
@@ -227,8 +234,22 @@ export class Network implements Denoiser {
     }
   }
 
-  /** The offsets of the edges without labels: two tables that always go together. */
-  private prepare(): void {
+  /**
+   * What all points share: the offsets of the edges without labels, two tables that always go together; and the
+   * first bias with the part of one level, which is then no input any more.
+   */
+  private prepare(sigma: Levels): void {
+    if (typeof sigma === "number") {
+      const bias = this.slot("biases.0", "weights").numbers, { tensor, numbers } = this.slot("weights.0", "weights");
+      const once = this.space.floats(this.onceAt, bias.length), angle = OCTAVES.map((o) => o * Math.log(sigma));
+      bias.subarray(0, this.architecture.width).forEach((b, o) => {
+        let sum = b;
+        angle.forEach((a, k) => {
+          sum += numbers[o * tensor.stride + k]! * Math.cos(a) + numbers[o * tensor.stride + 4 + k]! * Math.sin(a);
+        });
+        once[o] = sum;
+      });
+    }
     if (this.classRows > 1) return;
     const own = this.slot("edge_offset", "weights").numbers, more = this.slot("edge_label_offset", "weights").numbers;
     for (const tiles of [this.values, this.traced]) {
@@ -242,25 +263,25 @@ export class Network implements Denoiser {
   ): void {
     const { points, columns, input, place, quarter, rows } = tiles;
     const { edges, waves, numClasses } = this.architecture;
-    // One level for all points is put into the tile with the first points only.
+    // One level for all points is in the bias already (`prepare`).
+    const several = typeof sigma !== "number";
     let before = NaN, shrink = 0;
     for (let c = 0; c < points; c++) {
       const i = first + Math.min(c, count - 1), x = z[2 * i]!, y = z[2 * i + 1]!;
       const level = levelOf(sigma, i);
       if (level !== before) {
         shrink = 1 / Math.sqrt(1 + level * level);
-        if (c) tiles.octaves(level, c);
-        else if (typeof sigma !== "number" || first === 0) tiles.octaves(level, 0);
+        if (several) tiles.octaves(level, c);
         before = level;
-      } else if (typeof sigma !== "number" || first === 0) tiles.repeatOctaves(c);
+      } else if (several) tiles.repeatOctaves(c);
       place[c] = x;
       place[points + c] = y;
       quarter[c] = 0.25 / level;
-      input[c] = x * shrink;
-      input[columns + c] = y * shrink;
+      input[PLACE * columns + c] = x * shrink;
+      input[(PLACE + 1) * columns + c] = y * shrink;
       if (traced) {
-        input[points + c] = shrink;
-        input[columns + 2 * points + c] = shrink;
+        input[PLACE * columns + points + c] = shrink;
+        input[(PLACE + 1) * columns + 2 * points + c] = shrink;
       }
       if (this.classRows > 1) rows[c] = label ? label[i]! : numClasses;
       for (let k = 0; k < waves; k++) {
@@ -292,14 +313,18 @@ export class Network implements Denoiser {
     );
   }
 
-  private forward(tiles: Tiles, traced: boolean): void {
+  private forward(tiles: Tiles, sigma: Levels, traced: boolean): void {
     const { run } = this.space, { columns, points } = tiles;
     const biased = traced ? points : columns;
     let from = tiles.inputAt;
     this.layers.forEach(({ inputs, outputs, weight, bias }, i) => {
       const last = i === this.layers.length - 1;
       const to = last ? tiles.answerAt : tiles.hiddenAt[i % 2]!;
-      run.layer(to, from, weight, bias, inputs, outputs, columns, biased);
+      const skip = i === 0 && typeof sigma === "number" ? PLACE : 0;
+      run.layer(
+        to, from + 4 * skip * columns, weight + 4 * skip, skip ? this.onceAt : bias,
+        inputs - skip, outputs, columns, biased, inputs,
+      );
       if (last) return;
       if (traced) run.siluTangents(to, outputs, columns, points);
       else run.silu(to, to, outputs * columns, false);
@@ -323,10 +348,10 @@ export class Network implements Denoiser {
     this.layers.forEach(({ weight, inputs, outputs }, i) => {
       run.transpose(back.transposed[i]!, weight, inputs, outputs);
     });
-    this.prepare();
     const at = (base: number, name: string): number => base + this.offsets.get(name)!.at;
     const noisy = new Float64Array(2 * TILE), target = new Float64Array(2 * TILE), level = new Float64Array(TILE);
     const rows = label ? new Int32Array(TILE) : null;
+    this.prepare(level);
     const half = TILE / 2, share = 2 / (4 * b);
     let loss = 0;
     for (let first = 0; first < b; first += half) {
@@ -349,7 +374,7 @@ export class Network implements Denoiser {
       this.layers.forEach(({ inputs, outputs, weight, bias }, i) => {
         const last = i === this.layers.length - 1;
         const to = last ? tiles.answerAt : back.before[i]!;
-        run.layer(to, from, weight, bias, inputs, outputs, TILE, TILE);
+        run.layer(to, from, weight, bias, inputs, outputs, TILE, TILE, inputs);
         if (!last) run.silu(back.after[i]!, to, outputs * TILE, true);
         from = back.after[i]!;
       });
@@ -368,14 +393,14 @@ export class Network implements Denoiser {
         run.rowSums(at(g, `biases.${i}`), slope, outputs, TILE);
         if (!i) break;
         const next = back.slopes[i % 2]!;
-        run.layer(next, slope, back.transposed[i]!, back.zeros, outputs, inputs, TILE, 0);
+        run.layer(next, slope, back.transposed[i]!, back.zeros, outputs, inputs, TILE, 0, outputs);
         run.times(next, back.before[i - 1]!, inputs * TILE);
         slope = next;
       }
       const width = this.layers[0]!.outputs;
       const inputSlope = (begin: number, features: number): number => {
         const from = back.transposed[0]! + 4 * begin * width;
-        run.layer(back.inputs, slope, from, back.zeros, width, padded(features), TILE, 0);
+        run.layer(back.inputs, slope, from, back.zeros, width, padded(features), TILE, 0, width);
         return back.inputs;
       };
       if (edges) {
@@ -487,8 +512,8 @@ class Tiles {
     const { input, columns } = this, angle = OCTAVES[0]! * Math.log(sigma);
     let cos = Math.cos(angle), sin = Math.sin(angle);
     for (let k = 0; k < 4; k++) {
-      input[(2 + k) * columns + c] = cos;
-      input[(6 + k) * columns + c] = sin;
+      input[k * columns + c] = cos;
+      input[(4 + k) * columns + c] = sin;
       [cos, sin] = [cos * cos - sin * sin, 2 * sin * cos];
     }
   }
@@ -496,7 +521,7 @@ class Tiles {
   /** The same in column c as in the one before. */
   repeatOctaves(c: number): void {
     const { input, columns } = this;
-    for (let f = 2; f < EDGES; f++) input[f * columns + c] = input[f * columns + c - 1]!;
+    for (let f = 0; f < PLACE; f++) input[f * columns + c] = input[f * columns + c - 1]!;
   }
 }
 
