@@ -1,7 +1,6 @@
 /** One run as the page sees it: its settings, its worker, and the latest of everything that the worker told. */
 
 import { RowNoise } from "../engine/random";
-import { SOLVERS } from "../engine/solvers";
 import type { Terms } from "../engine/training";
 import EngineWorker from "../worker/engine.worker.ts?worker&inline";
 import type {
@@ -190,8 +189,7 @@ export class Side {
     this.sampledAt = performance.now();
     const { sampling: plan, count, sampleSeed: seed, label } = this.settings;
     const { source, fault } = this.view;
-    const own = { ...plan, solver: plan.solver in SOLVERS ? plan.solver : "adams-bashforth" };
-    const samples = await this.ask("sample", { plan: own, count, seed, label, source, fault });
+    const samples = await this.ask("sample", { plan, count, seed, label, source, fault });
     this.sampling = false;
     this.sampleTime = performance.now() - this.sampledAt;
     if (samples) this.samples = samples;
