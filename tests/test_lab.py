@@ -230,6 +230,8 @@ SMALL = {"width": 16, "edges": 8, "steps": 60}
 def train(tab):
     tab.get_by_role("button", name="▶ Train").click()
     tab.wait_for_selector("text=▶ Train again", timeout=90_000)
+    last = re.search(r"step ([0-9,]+) of", status(tab))[1].replace(",", "")
+    tab.wait_for_selector(f"[data-sampled^='{last} ']")
 
 
 def pick(tab, name):
@@ -274,9 +276,7 @@ def click_at(tab, x, y, half=2.75 / 3**0.5):
 def test_a_first_visit(visit):
     tab = visit()
     train(tab)
-    tab.wait_for_timeout(700)
-    kl = float(re.search(r"KL ([0-9.]+) nats", status(tab))[1])
-    assert kl < 0.05
+    _until(lambda: float(re.search(r"KL ([0-9.]+) nats", status(tab))[1]) < 0.05, lambda: status(tab))
     tab.get_by_label("Map behind the points").select_option("learned")
     _until(lambda: pixels(tab) > 0.2, lambda: "there is no map")
     click_at(tab, 0.3, 0.3)
@@ -345,7 +345,6 @@ def test_rewind_gives_the_same_run(visit, tmp_path):
     texts = []
     for _ in range(2):
         train(tab)
-        tab.wait_for_timeout(300)
         with tab.expect_download() as waiting:
             tab.get_by_label("Take").select_option("csv")
         waiting.value.save_as(tmp_path / "one.csv")
@@ -525,7 +524,7 @@ def test_a_table_of_ones_own(visit):
     tab.wait_for_selector("text=held out")
     tab.wait_for_selector("text=/Memorised [0-9]+ %/")
     pick(tab, "Class").select_option("1")
-    tab.wait_for_timeout(500)
+    tab.wait_for_selector("[data-sampled$=' 1']")
     with tab.expect_download() as waiting:
         tab.get_by_label("Take").select_option("csv")
     lines = Path(waiting.value.path()).read_text().splitlines()
@@ -548,8 +547,7 @@ def test_points_drawn_and_erased(visit):
         tab.mouse.move(middle[0] + shift, middle[1] + 60, steps=12)
         tab.mouse.up()
     _until(lambda: tab.get_by_label("Point set").input_value() == "own", lambda: message(tab))
-    tab.wait_for_timeout(900)
-    assert pick(tab, "Class").locator("option").count() == 3
+    _until(lambda: pick(tab, "Class").locator("option").count() == 3, lambda: message(tab))
     train(tab)
     picture(tab, "drawn")
     tab.get_by_role("button", name="Share").click()
@@ -562,8 +560,7 @@ def test_points_drawn_and_erased(visit):
     tab.mouse.down()
     tab.mouse.move(middle[0] + 100, middle[1] + 70, steps=20)
     tab.mouse.up()
-    tab.wait_for_timeout(1200)
-    assert pick(tab, "Class").count() == 0
+    _until(lambda: pick(tab, "Class").count() == 0, lambda: message(tab))
 
 
 @needs_browser

@@ -24,6 +24,8 @@ export class Side {
   running = $state(false);
   done = $state(false);
   samples = $state.raw<Samples | null>(null);
+  /** The training step and the class that they are of. */
+  sampled = $state("");
   /** Milliseconds that the latest samples took, with the way to the worker and back. */
   sampleTime = $state(0);
   map = $state.raw<MapPart | null>(null);
@@ -43,6 +45,7 @@ export class Side {
   private readonly waiting = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   private next = 0;
   private sampling = false;
+  private stale = false;
   private sampledAt = 0;
   private judgedAt = 0;
 
@@ -184,15 +187,27 @@ export class Side {
   }
 
   async sample(): Promise<void> {
-    if (this.sampling || !this.start) return;
+    if (!this.start) return;
+    if (this.sampling) {
+      // What is on its way is of older weights or settings.
+      this.stale = true;
+      return;
+    }
     this.sampling = true;
     this.sampledAt = performance.now();
-    const { sampling: plan, count, sampleSeed: seed, label } = this.settings;
+    const { sampling: plan, count, sampleSeed: seed, label } = this.settings, { step } = this;
     const { source, fault } = this.view;
     const samples = await this.ask("sample", { plan, count, seed, label, source, fault });
     this.sampling = false;
     this.sampleTime = performance.now() - this.sampledAt;
-    if (samples) this.samples = samples;
+    if (samples) {
+      this.samples = samples;
+      this.sampled = `${step} ${label ?? "all"}`;
+    }
+    if (this.stale) {
+      this.stale = false;
+      await this.sample();
+    }
   }
 
   async judge(): Promise<void> {
