@@ -166,8 +166,9 @@ def test_the_golden_numbers_are_those_of_today(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
         running = started.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         yield running
         running.close()
@@ -569,7 +570,7 @@ def test_a_shared_link_is_data(visit):
     wanted = {
         "data": {"kind": "law", "law": "spiral", "count": 321, "seed": 4},
         "config": SMALL | {"schedule": "cosine", "preconditioning": "data"},
-        "sampling": {"steps": 7, "solver": "heun", "guidance": 2.5},
+        "sampling": {"steps": 7, "solver": "heun", "sigma_start": 3.5, "guidance": 2.5},
         "seed": 11,
         "sampleSeed": 12,
         "count": 99,

@@ -51,6 +51,7 @@ export function fromHash(text: string): Settings | null {
       steps: whole(s.steps, 1, 5000, plain.steps),
       solver: known(s.solver, SOLVERS) ?? plain.solver,
       schedule: SCHEDULES.includes(s.schedule as string) ? (s.schedule as string) : null,
+      sigma_start: between(s.sigma_start, config.sigma_min * 1.001, config.sigma_max),
       guidance: between(s.guidance, -20, 20) ?? plain.guidance,
     },
     count: whole(given.count, 1, 20_000, DEFAULT_SETTINGS.count),

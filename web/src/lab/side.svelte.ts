@@ -23,6 +23,8 @@ export class Side {
   heldOut = $state.raw<[number, number][]>([]);
   running = $state(false);
   done = $state(false);
+  /** Points that are being drawn, before a run of them begins. */
+  draft = $state.raw<{ points: Float32Array; labels: Int32Array } | null>(null);
   samples = $state.raw<Samples | null>(null);
   /** The training step and the class that they are of. */
   sampled = $state("");
@@ -95,7 +97,11 @@ export class Side {
     if (start) {
       this.opened = "";
       await this.begun(start);
-    } else if (this.start) this.settings = before; // The run that was there goes on.
+    } else if (this.start) {
+      // The run that was there goes on.
+      this.settings = before;
+      this.draft = null;
+    }
   }
 
   async open(bytes: Uint8Array, name: string): Promise<boolean> {
@@ -115,10 +121,11 @@ export class Side {
     this.heldOut = [];
     this.done = start.step >= start.steps;
     this.running = false;
-    this.map = this.field = this.inspection = this.belief = this.judgement = this.terms = null;
+    this.map = this.field = this.inspection = this.belief = this.judgement = this.terms = this.draft = null;
     const n = start.points.length / 2;
     this.noise = new RowNoise(0, "forward").normal(0, Math.max(n, 1), 2);
     await this.refresh();
+    this.ended();
   }
 
   /** Everything that depends on the weights, again. */
@@ -141,11 +148,8 @@ export class Side {
       this.running = news.running;
       const now = performance.now();
       if (ended || !news.running) {
-        void this.refresh().then(() => {
-          for (const resolve of this.ending.splice(0)) resolve();
-        });
-      }
-      else {
+        void this.refresh().then(() => this.ended());
+      } else {
         // Pictures take a tenth of the time at most; the rest is for training.
         if (now - this.sampledAt > Math.max(300, 10 * this.sampleTime)) void this.sample();
         if (now - this.judgedAt > 1200) void this.judge();
@@ -161,12 +165,18 @@ export class Side {
     await this.ask("run", null);
   }
 
-  /** Train to the end. */
+  /** Train to the end. Raises an error if somebody stops it on the way. */
   async finish(): Promise<void> {
     if (this.done) return;
     const over = new Promise<void>((resolve) => this.ending.push(resolve));
     await this.run();
     await over;
+    if (!this.done) throw new Error("The training was stopped on the way. Press Play to go on.");
+  }
+
+  /** Tell those who wait for the end of a training, or of its pause. */
+  private ended(): void {
+    for (const resolve of this.ending.splice(0)) resolve();
   }
   private ending: (() => void)[] = [];
 
