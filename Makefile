@@ -25,7 +25,7 @@ check: $(VENV)/installed  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_package.py
 
-mutants: $(VENV)/installed  ## one-line errors, each of which a test must catch
+mutants: $(VENV)/installed web/node_modules/.package-lock.json  ## one-line errors, each of which a test must catch
 	$(BIN)/python tests/mutants.py
 
 docs: $(VENV)/installed  ## the site in docs/_build/html; every cell runs, warnings are errors

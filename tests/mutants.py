@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 class Mutant:
     """One error: `old` becomes `new` in `file`; `tests` are pytest's arguments.
 
-    They choose among the quick tests, unless they say `-m slow`.
+    They choose among the quick tests, unless they say `-m slow`. A file of the page is tested by vitest, whole.
     """
 
     name: str
@@ -42,6 +42,8 @@ PLOT = "tests/test_plot.py"
 FILE, COMMAND = "tests/test_model_file.py", "tests/test_log_prob_command.py"
 DISTILLATION = "tests/test_distillation.py"
 LAB = "tests/test_lab.py"
+PAGE = "../web/"
+"""The page's files, seen from the package."""
 
 MUTANTS = [
     Mutant(
@@ -918,6 +920,132 @@ MUTANTS = [
         "Path(model).name",
         f"{LAB} -k is_data",
     ),
+    Mutant(
+        "the page: a seed without its highest bit",
+        f"{PAGE}src/engine/random.ts",
+        "(high << 31)",
+        "(high << 30)",
+        "",
+    ),
+    Mutant(
+        "the page: the inside of an interval with the sign of its outside",
+        f"{PAGE}src/engine/interval.ts",
+        "2 - atA * tail",
+        "2 + atA * tail",
+        "",
+    ),
+    Mutant(
+        "the page: correlated normals without their correlation",
+        f"{PAGE}src/engine/laws.ts",
+        "Math.sqrt(c[2] - k * k)",
+        "Math.sqrt(c[2])",
+        "",
+    ),
+    Mutant(
+        "the page: the trace of one axis",
+        f"{PAGE}src/engine/network.ts",
+        "trace[i] = 2 * skip + gain * along",
+        "trace[i] = skip + gain * along",
+        "",
+    ),
+    Mutant(
+        "the page: the same noise twice",
+        f"{PAGE}src/engine/network.ts",
+        "sign = c & 1 ? -1 : 1",
+        "sign = 1",
+        "",
+    ),
+    Mutant(
+        "the page: sines of the level taken for cosines",
+        f"{PAGE}src/engine/network.ts",
+        "+ 4 + k]! * Math.sin(a)",
+        "+ 4 + k]! * Math.cos(a)",
+        "",
+    ),
+    Mutant(
+        "the page: labels that are never dropped",
+        f"{PAGE}src/engine/training.ts",
+        "< config.label_dropout",
+        "< 0",
+        "",
+    ),
+    Mutant(
+        "the page: a learning rate that does not fall",
+        f"{PAGE}src/engine/training.ts",
+        "(1 - step / this.steps)",
+        "1",
+        "",
+    ),
+    Mutant(
+        "the page: a control variate without its mean",
+        f"{PAGE}src/engine/training.ts",
+        "const known = (s ** 4",
+        "const known = 0 * (s ** 4",
+        "",
+    ),
+    Mutant(
+        "the page: Langevin steps of another length",
+        f"{PAGE}src/engine/solvers.ts",
+        "2 * (0.16 * after) ** 2",
+        "2 * (0.2 * after) ** 2",
+        "",
+    ),
+    Mutant(
+        "the page: guidance from nowhere",
+        f"{PAGE}src/engine/solvers.ts",
+        "none[i]! + weight *",
+        "weight *",
+        "",
+    ),
+    Mutant(
+        "the page: the Gaussian's part added to the divergence",
+        f"{PAGE}src/engine/flow.ts",
+        "trace[i]! - shrunk",
+        "trace[i]! + shrunk",
+        "",
+    ),
+    Mutant(
+        "the page: a bar without the checks",
+        f"{PAGE}src/engine/flow.ts",
+        "CAUTION * (Math.abs(tau)",
+        "0 * (Math.abs(tau)",
+        "",
+    ),
+    Mutant(
+        "the page: a mixture without the bars of its classes",
+        f"{PAGE}src/engine/flow.ts",
+        "error[i]! += share * parts[c]!.error[i]!",
+        "error[i]! += 0",
+        "",
+    ),
+    Mutant(
+        "the page: the control variate taken away twice",
+        f"{PAGE}src/engine/elbo.ts",
+        "- (primitive(to) - primitive(from))",
+        "+ (primitive(to) - primitive(from))",
+        "",
+    ),
+    Mutant(
+        "the page: a digest that nobody reads",
+        f"{PAGE}src/engine/modelfile.ts",
+        "stamp.digest !== digestOf(text, tensors)",
+        "false",
+        "",
+    ),
+    Mutant(
+        "the page: an axis without spread",
+        f"{PAGE}src/engine/reference.ts",
+        "Math.max(f.variance[0], variance)",
+        "f.variance[0]",
+        "",
+    ),
+    Mutant(
+        "the page: a square that decays at twice the rate",
+        f"{PAGE}kernel/kernel.ts",
+        "f32x4.splat(0.001)",
+        "f32x4.splat(0.002)",
+        "",
+    ),
 ]
 
 
@@ -929,17 +1057,27 @@ def outcome(mutant: Mutant) -> str:
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "CHANGELOG.md"):
             shutil.copy(ROOT / name, copy)
+        if mutant.file.startswith(PAGE):
+            shutil.copytree(
+                ROOT / "web",
+                copy / "web",
+                ignore=shutil.ignore_patterns("node_modules"),
+                dirs_exist_ok=True,
+            )
+            (copy / "web" / "node_modules").symlink_to(ROOT / "web" / "node_modules")
         file = copy / "toydiffusion" / mutant.file
         text = file.read_text()
         if text.count(mutant.old) < 1:
             return "its text is no longer there"
         file.write_text(text.replace(mutant.old, mutant.new))
         command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider -m 'not slow' {mutant.tests}"
+        if mutant.file.startswith(PAGE):
+            command = "npm --prefix web test --silent"
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         run = subprocess.run(
             command, shell=True, cwd=copy, env=environment, capture_output=True, text=True, check=False
         )
-        if run.returncode == 1 and "FAILED" in run.stdout:
+        if run.returncode == 1 and ("FAILED" in run.stdout or "failed" in run.stdout):
             return "caught"
         return (
             "SURVIVED" if run.returncode == 0 else f"pytest ended with {run.returncode}: {run.stdout[-300:]}"

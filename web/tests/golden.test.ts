@@ -6,7 +6,7 @@ import { kernelBytes } from "virtual:kernel";
 import { elbo } from "../src/engine/elbo";
 import { logProb } from "../src/engine/flow";
 import { compileKernels } from "../src/engine/kernel";
-import { BUILT_IN } from "../src/engine/laws";
+import { BUILT_IN, Gaussians } from "../src/engine/laws";
 import { openModel, saveModel, type Model } from "../src/engine/modelfile";
 import { PRECONDITIONINGS } from "../src/engine/network";
 import { RowNoise } from "../src/engine/random";
@@ -185,6 +185,7 @@ describe.each(Object.keys(golden.models))("model %s", (name) => {
         const bar = found.error[i]! + want.error[i] + 1e-4;
         expect(Math.abs(found.value[i]! + standardizer.logDet - value)).toBeLessThan(bar);
         expect(found.error[i]!).toBeLessThan(0.1);
+        expect(found.error[i]!).toBeGreaterThan(1e-7);
       });
     };
     const mixture = logProb(model, z, null);
@@ -244,6 +245,25 @@ test("each preconditioning has its coefficients at unit variance", () => {
     expect(skip(s)).toBeCloseTo(1 / (1 + s * s), 12);
     expect(out(s)).toBeCloseTo(s / Math.sqrt(1 + s * s), 12);
   }
+});
+
+test("a file that was altered, cut off or is of something else is refused", () => {
+  const good = readFileSync(here("square.safetensors")), altered = Uint8Array.from(good);
+  altered[altered.length - 100]! ^= 1;
+  expect(() => openModel(altered)).toThrow("do not match its digest");
+  expect(() => openModel(good.subarray(0, good.length - 100))).toThrow("cut off");
+  expect(() => openModel(new Uint8Array(50))).toThrow("not a model file");
+  const three = openModel(good);
+  Object.assign(three.standardizer, { mean: [0, 0, 0], scale: [1, 1, 1] });
+  expect(() => openModel(saveModel(three, "0"))).toThrow("missing or have another shape");
+});
+
+test("a class without spread in one direction has samples all the same", () => {
+  const { network } = openModel(readFileSync(here("square.safetensors")));
+  const line = new Gaussians([{ mean: [0, 0], covariance: [1, 0, 0] }], Int32Array.of(0), Float64Array.of(1));
+  const start = Float64Array.of(0.3, -0.4, 1, 2);
+  const stages = [...trajectory(network, start, [2, 0.5, 0.1], SOLVERS["adams-bashforth"]!, null, freshNoise(0), line)];
+  for (const { z } of stages) expect(z.every(Number.isFinite)).toBe(true);
 });
 
 test("a loss that is not a number stops the training, and says where", () => {
