@@ -253,9 +253,6 @@ test("a file that was altered, cut off or is of something else is refused", () =
   expect(() => openModel(altered)).toThrow("do not match its digest");
   expect(() => openModel(good.subarray(0, good.length - 100))).toThrow("cut off");
   expect(() => openModel(new Uint8Array(50))).toThrow("not a model file");
-  const three = openModel(good);
-  Object.assign(three.standardizer, { mean: [0, 0, 0], scale: [1, 1, 1] });
-  expect(() => openModel(saveModel(three, "0"))).toThrow("missing or have another shape");
 });
 
 test("a class without spread in one direction has samples all the same", () => {
