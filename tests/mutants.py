@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 class Mutant:
     """One error: `old` becomes `new` in `file`; `tests` are pytest's arguments.
 
-    They choose among the quick tests, unless they say `-m slow`. All tests of vitest judge a file of the page.
+    They choose among the quick tests, unless they say `-m slow`. All of vitest judges a file of the page.
     """
 
     name: str
