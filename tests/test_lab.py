@@ -453,6 +453,7 @@ def test_a_model_trained_in_the_page_is_one_of_python(visit, tmp_path):
     model = td.load(tmp_path / "page.safetensors")
     assert model.classes.tolist() == [0, 1, 2, 3, 4]
     assert model.config == td.TrainConfig(**SMALL, waves=2)
+    assert model.fitted.provenance.versions == (("toydiffusion lab", td.__version__),)
     law = td.distributions.ConcentricSquares()
     x, y = law.sample(200, seed=0)
     same = td.Diffusion(td.TrainConfig(**SMALL, waves=2)).fit(x, y, seed=0)
@@ -566,6 +567,32 @@ def test_points_drawn_and_erased(visit):
 
 @needs_browser
 @pytest.mark.slow
+def test_a_lesson_whose_training_is_stopped_says_so(visit):
+    tab = visit("lesson=seeds")
+    tab.locator("section input[type=radio]").first.check()
+    for stop in ("❚❚ Pause", "Rewind"):
+        tab.locator("section button.main").click()
+        tab.wait_for_selector("text=/step [1-9][0-9]* of 1,000/")
+        tab.get_by_role("button", name=stop).click()
+        tab.wait_for_selector("text=The training was stopped on the way")
+        assert tab.locator("[data-test=answer]").count() == 0
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_drawing_without_points_leaves_the_run_as_it_was(visit):
+    tab = visit(link(config=SMALL))
+    before = pixels(tab)
+    tab.get_by_role("button", name="Eraser").click()
+    box = tab.locator("canvas").bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    _until(lambda: "Draw at least two points" in message(tab), lambda: message(tab))
+    assert tab.get_by_label("Point set").input_value() == "square"
+    _until(lambda: abs(pixels(tab) - before) < 1e-3, lambda: "the points are gone")
+
+
+@needs_browser
+@pytest.mark.slow
 def test_a_shared_link_is_data(visit):
     wanted = {
         "data": {"kind": "law", "law": "spiral", "count": 321, "seed": 4},
@@ -612,6 +639,15 @@ def test_two_runs_side_by_side(visit):
     tab = visit(link(config=SMALL))
     tab.get_by_role("button", name="Compare two").click()
     assert tab.locator("canvas").count() == 2
+    texts = []
+    for name in ("A (left)", "B (right)"):
+        tab.get_by_role("button", name=name).click()
+        tab.wait_for_selector("[data-sampled^='0 ']")
+        with tab.expect_download() as waiting:
+            tab.get_by_label("Take").select_option("csv")
+        texts.append(Path(waiting.value.path()).read_text())
+    # The same settings, from the same noise.
+    assert texts[0] == texts[1]
     tab.get_by_label("Noise levels (schedule)").select_option("sqrt")
     train(tab)
     tab.wait_for_timeout(500)
@@ -734,7 +770,7 @@ def test_with_the_keyboard_alone(visit):
 @needs_browser
 @pytest.mark.slow
 def test_a_lesson_is_settled_by_a_number(visit):
-    """All lessons that train the square. One run serves most of them, as for a person who goes on and on."""
+    """One run serves most of the lessons, as for a person who goes on and on."""
     expected = {
         "forward": r"1\.4\d",
         "learns": r"0\.[2-8]\d*",
@@ -747,6 +783,9 @@ def test_a_lesson_is_settled_by_a_number(visit):
         "no-square": r"−\d{2,}\.\d+; right −1\.\d+, exact −1\.386",
         "zero": r"1/0² = ∞; at σ = 0\.01: 10,000",
         "seeds": r"5",
+        "memory": r"0\.[3-8]\d* at its own, [01]\.\d+ at fresh points \(least possible 0\.8\d+\)",
+        "classes": r"[4-8]\d\.\d %",
+        "guidance": r"[2-7]\d\.\d %; without guidance 9\d\.\d %",
     }
     tab = visit("lesson=forward")
     for lesson, number in expected.items():
@@ -761,7 +800,7 @@ def test_a_lesson_is_settled_by_a_number(visit):
         assert message(tab) == ""
         tab.wait_for_timeout(300)
         picture(tab, f"lesson-{lesson}")
-    assert tab.url.endswith("#lesson=seeds")
+    assert tab.url.endswith("#lesson=guidance")
     tab.reload()
     tab.wait_for_selector("text=✓")
 

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import * as asc from "assemblyscript/asc";
 import type { Plugin } from "vite";
@@ -59,7 +60,14 @@ function policy(): Plugin {
   };
 }
 
+/** The version of the package, from its one source. */
+function version(): string {
+  const text = readFileSync(new URL("../toydiffusion/__init__.py", import.meta.url), "utf8");
+  return /__version__ = "([^"]+)"/.exec(text)![1]!;
+}
+
 export default defineConfig({
+  define: { __VERSION__: JSON.stringify(version()) },
   plugins: [kernel(), svelte(), viteSingleFile({ removeViteModuleLoader: true }), policy()],
   worker: { format: "iife", plugins: () => [kernel()] },
   build: { target: "es2022", outDir: "../toydiffusion/lab/page", emptyOutDir: true, modulePreload: false },

@@ -204,11 +204,12 @@ export class Network implements Denoiser {
       const count = Math.min(TILE, n - first);
       this.fill(tiles, z, sigma, label, first, count, false);
       this.forward(tiles, sigma, false);
+      const { answer } = tiles.views;
       for (let c = 0; c < count; c++) {
         const i = first + c, level = levelOf(sigma, i);
         const skip = this.scheme.skip(level), gain = this.scheme.out(level);
-        out[2 * i] = skip * z[2 * i]! + gain * tiles.answer[c]!;
-        out[2 * i + 1] = skip * z[2 * i + 1]! + gain * tiles.answer[TILE + c]!;
+        out[2 * i] = skip * z[2 * i]! + gain * answer[c]!;
+        out[2 * i + 1] = skip * z[2 * i + 1]! + gain * answer[TILE + c]!;
       }
     }
   }
@@ -223,12 +224,13 @@ export class Network implements Denoiser {
       const count = Math.min(TRACED, n - first);
       this.fill(tiles, z, sigma, label, first, count, true);
       this.forward(tiles, sigma, true);
+      const { answer } = tiles.views;
       for (let c = 0; c < count; c++) {
         const i = first + c, level = levelOf(sigma, i);
         const skip = this.scheme.skip(level), gain = this.scheme.out(level);
-        out[2 * i] = skip * z[2 * i]! + gain * tiles.answer[c]!;
-        out[2 * i + 1] = skip * z[2 * i + 1]! + gain * tiles.answer[row + c]!;
-        const along = tiles.answer[TRACED + c]! + tiles.answer[row + 2 * TRACED + c]!;
+        out[2 * i] = skip * z[2 * i]! + gain * answer[c]!;
+        out[2 * i + 1] = skip * z[2 * i + 1]! + gain * answer[row + c]!;
+        const along = answer[TRACED + c]! + answer[row + 2 * TRACED + c]!;
         trace[i] = 2 * skip + gain * along;
       }
     }
@@ -253,7 +255,7 @@ export class Network implements Denoiser {
     if (this.classRows > 1) return;
     const own = this.slot("edge_offset", "weights").numbers, more = this.slot("edge_label_offset", "weights").numbers;
     for (const tiles of [this.values, this.traced]) {
-      for (let e = 0; e < this.architecture.edges; e++) tiles.offset[e] = own[e]! + more[e]!;
+      for (let e = 0; e < this.architecture.edges; e++) tiles.views.offset[e] = own[e]! + more[e]!;
     }
   }
 
@@ -261,7 +263,7 @@ export class Network implements Denoiser {
   private fill(
     tiles: Tiles, z: Float64Array, sigma: Levels, label: Labels, first: number, count: number, traced: boolean,
   ): void {
-    const { points, columns, input, place, quarter, rows } = tiles;
+    const { points, columns } = tiles, { input, place, quarter, rows } = tiles.views;
     const { edges, waves, numClasses } = this.architecture;
     // One level for all points is in the bias already (`prepare`).
     const several = typeof sigma !== "number";
@@ -378,10 +380,11 @@ export class Network implements Denoiser {
         if (!last) run.silu(back.after[i]!, to, outputs * TILE, true);
         from = back.after[i]!;
       });
+      const { answer } = tiles.views;
       for (let c = 0; c < TILE; c++) {
         const real = c >> 1 < count;
         for (let k = 0; k < 2; k++) {
-          const error = tiles.answer[k * TILE + c]! - target[2 * c + k]!;
+          const error = answer[k * TILE + c]! - target[2 * c + k]!;
           if (real) loss += error * error;
           back.last[k * TILE + c] = real ? error * share : 0;
         }
@@ -469,7 +472,8 @@ class Tiles {
   // The views are made anew when the memory has grown.
   private held: { buffer: ArrayBufferLike; views: Views } | null = null;
 
-  private get views(): Views {
+  /** The tables as arrays. */
+  get views(): Views {
     const { buffer } = this.space.run.memory;
     if (this.held?.buffer !== buffer) {
       const { space, points, columns } = this;
@@ -488,28 +492,9 @@ class Tiles {
     return this.held.views;
   }
 
-  get input(): Float32Array {
-    return this.views.input;
-  }
-  get place(): Float32Array {
-    return this.views.place;
-  }
-  get quarter(): Float32Array {
-    return this.views.quarter;
-  }
-  get rows(): Int32Array {
-    return this.views.rows;
-  }
-  get offset(): Float32Array {
-    return this.views.offset;
-  }
-  get answer(): Float32Array {
-    return this.views.answer;
-  }
-
   /** Cosines and sines of log sigma in column c: those of an eighth, and the others by doubling the angle. */
   octaves(sigma: number, c: number): void {
-    const { input, columns } = this, angle = OCTAVES[0]! * Math.log(sigma);
+    const { columns } = this, { input } = this.views, angle = OCTAVES[0]! * Math.log(sigma);
     let cos = Math.cos(angle), sin = Math.sin(angle);
     for (let k = 0; k < 4; k++) {
       input[k * columns + c] = cos;
@@ -520,7 +505,7 @@ class Tiles {
 
   /** The same in column c as in the one before. */
   repeatOctaves(c: number): void {
-    const { input, columns } = this;
+    const { columns } = this, { input } = this.views;
     for (let f = 0; f < PLACE; f++) input[f * columns + c] = input[f * columns + c - 1]!;
   }
 }

@@ -1,12 +1,13 @@
 /** Short lessons: a prediction before pressing play, and a number that settles it. */
 
+import type { SampleConfig } from "../engine/solvers";
 import { DEFAULTS } from "../engine/training";
 import { DEFAULT_SETTINGS, type Fault, type SampleRequest, type Settings } from "../worker/protocol";
 import type { Side } from "./side.svelte";
 import { nats, number } from "./words";
 
 /** What a lesson may move. */
-export interface Stage {
+export interface Lab {
   side: Side;
   show(mode: "forward" | "reverse", time: number): void;
   play(): Promise<void>;
@@ -20,33 +21,35 @@ export interface Lesson {
   question: string;
   choices: string[];
   right: number;
-  /** Set the scene, before the prediction. */
-  prepare(stage: Stage): Promise<void>;
-  /** Run it; return the number that settles the question, and what it means. */
-  settle(stage: Stage): Promise<{ number: string; meaning: string }>;
+  /** What is set before the prediction: the run, and where time stands. */
+  scene: Settings;
+  time: ["forward" | "reverse", number];
+  /** Whether the number needs a trained network. */
+  trained: boolean;
+  /** Return the number that settles the question, and what it means. */
+  settle(lab: Lab): Promise<{ number: string; meaning: string }>;
 }
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
-function settings(change: Partial<Settings> = {}): Settings {
-  return { ...DEFAULT_SETTINGS, ...change };
-}
+const settings = (change: Partial<Settings> = {}): Settings => ({ ...DEFAULT_SETTINGS, ...change });
+const sampling = (change: Partial<SampleConfig>): SampleConfig => ({ ...DEFAULT_SETTINGS.sampling, ...change });
 const law = (name: string, count = 1000): Settings["data"] => ({ kind: "law", law: name, count, seed: 0 });
 
 /** Half as many steps as the default, so that nobody waits long. */
 const rings = settings({ data: law("concentric_squares"), config: { ...DEFAULTS, steps: 2500 } });
 
-/** Begin these settings, unless they are there already. */
-async function scene({ side }: Stage, wanted: Settings): Promise<void> {
-  const same = !side.opened && JSON.stringify([side.settings.data, side.settings.config, side.settings.seed]) ===
-    JSON.stringify([wanted.data, wanted.config, wanted.seed]);
+/** Set the scene of a lesson. A run of the same settings that is there already goes on. */
+export async function begin({ scene, time }: Lesson, { side, show }: Lab): Promise<void> {
+  const run = ({ data, config, seed }: Settings): string => JSON.stringify([data, config, seed]);
   side.look({ map: "none", field: false, source: "learned", fault: "none" });
-  if (same && side.start) await side.resample({ sampling: wanted.sampling, count: wanted.count, label: wanted.label, sampleSeed: wanted.sampleSeed });
-  else await side.setup(wanted);
+  if (side.start && !side.opened && run(side.settings) === run(scene)) await side.resample(scene);
+  else await side.setup(scene);
+  show(...time);
 }
 
 /** The end points of samples, in x. */
-async function ends({ side }: Stage, change: Partial<SampleRequest> & { plan?: SampleRequest["plan"] }): Promise<Float32Array> {
+async function ends({ side }: Lab, change: Partial<SampleRequest> & { plan?: SampleRequest["plan"] }): Promise<Float32Array> {
   const { sampling: plan, sampleSeed: seed, label } = side.settings;
   const samples = await side.call("sample", { plan, count: 4000, seed, label, source: "learned", fault: "none", ...change });
   return samples.stages[samples.stages.length - 1]!;
@@ -63,6 +66,16 @@ function totalVariation(points: Float32Array): number {
   return cells.reduce((sum, share, i) => sum + Math.abs(share - (i < 400 ? 1 / 400 : 0)), 0) / 2;
 }
 
+/** The total variation of 10,000 samples from the square, by each of these ways to sample. */
+async function distances(lab: Lab, ways: Record<string, Partial<SampleConfig>>): Promise<string> {
+  const found: string[] = [];
+  for (const [name, way] of Object.entries(ways)) {
+    const points = await ends(lab, { count: 10_000, plan: sampling(way) });
+    found.push(`${name}: ${totalVariation(points).toFixed(2)}`);
+  }
+  return found.join(", ");
+}
+
 function spread(points: ArrayLike<number>): number {
   const n = points.length;
   let mean = 0, square = 0;
@@ -71,11 +84,11 @@ function spread(points: ArrayLike<number>): number {
   return Math.sqrt(square);
 }
 
-async function broken(stage: Stage, fault: Fault): Promise<void> {
-  stage.show("reverse", 0);
-  stage.side.look({ fault });
-  await stage.side.sample();
-  await stage.play();
+async function broken(lab: Lab, fault: Fault): Promise<void> {
+  lab.show("reverse", 0);
+  lab.side.look({ fault });
+  await lab.side.sample();
+  await lab.play();
 }
 
 export const LESSONS: Lesson[] = [
@@ -87,14 +100,13 @@ export const LESSONS: Lesson[] = [
     question: "At σ = 1, what is the standard deviation of the noisy points?",
     choices: ["1", "about 1.41", "2"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings());
-      stage.show("forward", 0);
-    },
-    async settle(stage) {
-      const { points, mean, scale } = stage.side.start!, { noise } = stage.side;
+    scene: settings(),
+    time: ["forward", 0],
+    trained: false,
+    async settle(lab) {
+      const { points, mean, scale } = lab.side.start!, { noise } = lab.side;
       const noisy = points.map((v, i) => (v - mean[i & 1]!) / scale[i & 1]! + noise[i]!);
-      await stage.play();
+      await lab.play();
       return {
         number: number(spread(noisy)),
         meaning: "Variances add: 1 + 1 = 2, and √2 = 1.41. So sampling must start from the data's spread plus the noise.",
@@ -109,14 +121,12 @@ export const LESSONS: Lesson[] = [
     question: "The noise has standard deviation 1. What standard deviation does the predicted noise have at σ = 0.3?",
     choices: ["exactly 1", "below 1", "above 1"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings());
-      stage.show("reverse", 1);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      await stage.side.judge();
-      const { sigma, predicted } = stage.side.judgement!;
+    scene: settings(),
+    time: ["reverse", 1],
+    trained: true,
+    async settle(lab) {
+      await lab.side.judge();
+      const { sigma, predicted } = lab.side.judgement!;
       const at = sigma.reduce((best, s, i) => (Math.abs(Math.log(s / 0.3)) < Math.abs(Math.log(sigma[best]! / 0.3)) ? i : best), 0);
       return {
         number: number(predicted[at]!),
@@ -132,23 +142,15 @@ export const LESSONS: Lesson[] = [
     question: "How many steps of the default solver come within 0.02 of 100 steps of Euler's method, in total variation from the square?",
     choices: ["3", "10", "all 100"],
     right: 0,
-    async prepare(stage) {
-      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 10 } }));
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      const found: string[] = [];
-      for (const solver of ["euler", "adams-bashforth"]) {
-        const distances: string[] = [];
-        for (const steps of [1, 3, 5, 10, 100]) {
-          const points = await ends(stage, { count: 10_000, plan: { ...DEFAULT_SETTINGS.sampling, solver, steps } });
-          distances.push(`${steps}: ${totalVariation(points).toFixed(2)}`);
-        }
-        found.push(`${solver === "euler" ? "Euler" : "default"} ${distances.join(", ")}`);
-      }
-      await stage.play();
-      return { number: found.join("; "), meaning: "The total variation from the square, by the number of steps. Even 10,000 points of the square itself have 0.08. A better solver is worth more than more steps." };
+    scene: settings({ sampling: sampling({ solver: "euler", steps: 10 }) }),
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
+      const ways = (solver: string): Record<string, Partial<SampleConfig>> =>
+        Object.fromEntries([1, 3, 5, 10, 100].map((steps) => [steps, { solver, steps }]));
+      const found = `Euler ${await distances(lab, ways("euler"))}; default ${await distances(lab, ways("adams-bashforth"))}`;
+      await lab.play();
+      return { number: found, meaning: "The total variation from the square, by the number of steps. Even 10,000 points of the square itself have 0.08. A better solver is worth more than more steps." };
     },
   },
   {
@@ -159,20 +161,15 @@ export const LESSONS: Lesson[] = [
     question: "Euler's method with 20 steps: which spacing comes nearest to the square?",
     choices: ["square root", "linear", "exponential"],
     right: 2,
-    async prepare(stage) {
-      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 20, schedule: "sqrt" } }));
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      const found: string[] = [];
-      for (const schedule of ["sqrt", "linear", "exp"]) {
-        const points = await ends(stage, { count: 10_000, plan: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 20, schedule } });
-        found.push(`${schedule}: ${totalVariation(points).toFixed(2)}`);
-      }
-      await stage.side.resample({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler", steps: 20, schedule: "exp" } });
-      await stage.play();
-      return { number: found.join(", "), meaning: "The total variation from the square. Edges are drawn at low noise, so that is where steps are worth most." };
+    scene: settings({ sampling: sampling({ solver: "euler", steps: 20, schedule: "sqrt" }) }),
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
+      const way = (schedule: string): Partial<SampleConfig> => ({ solver: "euler", steps: 20, schedule });
+      const found = await distances(lab, { sqrt: way("sqrt"), linear: way("linear"), exp: way("exp") });
+      await lab.side.resample({ sampling: sampling(way("exp")) });
+      await lab.play();
+      return { number: found, meaning: "The total variation from the square. Edges are drawn at low noise, so that is where steps are worth most." };
     },
   },
   {
@@ -183,19 +180,17 @@ export const LESSONS: Lesson[] = [
     question: "How much of the truth's mass do the samples put within 0.01 of the four inner borders?",
     choices: ["less than 90 %", "about 100 %", "more than 110 %"],
     right: 0,
-    async prepare(stage) {
-      await scene(stage, rings);
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      const points = await ends(stage, { count: 20_000 });
+    scene: rings,
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
+      const points = await ends(lab, { count: 20_000 });
       let near = 0;
       for (let i = 0; i < points.length; i += 2) {
         const r = 5 * Math.max(Math.abs(points[i]!), Math.abs(points[i + 1]!)), border = Math.round(r);
         if (border >= 1 && border <= 4 && Math.abs(r - border) < 0.05) near++;
       }
-      await stage.play();
+      await lab.play();
       // The four bands of width 0.02 cover 0.08 of the square.
       return { number: percent(near / (points.length / 2) / 0.08), meaning: "The model takes security precautions: it leaves spaces between the classes. More training points make them narrower." };
     },
@@ -208,15 +203,13 @@ export const LESSONS: Lesson[] = [
     question: "The square has area 4. What is the log-density at (0.3, 0.3)?",
     choices: ["−0.25", "−1.39", "−4"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings());
-      stage.show("reverse", 1);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      stage.side.look({ map: "learned" });
-      await stage.side.inspect([0.3, 0.3]);
-      const { learned, error, exact } = stage.side.inspection!;
+    scene: settings(),
+    time: ["reverse", 1],
+    trained: true,
+    async settle(lab) {
+      lab.side.look({ map: "learned" });
+      await lab.side.inspect([0.3, 0.3]);
+      const { learned, error, exact } = lab.side.inspection!;
       return { number: `${nats(learned)} ± ${number(error, 1)} learned, ${nats(exact!)} exact`, meaning: "log(1/4) = −1.386. The bar is that of the computation; the network's own error comes on top. Click other points, inside and outside." };
     },
   },
@@ -228,14 +221,12 @@ export const LESSONS: Lesson[] = [
     question: "What becomes of the square?",
     choices: ["a blurred square", "a heap in the middle", "a square all the same"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings());
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      await broken(stage, "backwards");
-      const wrong = spread(await ends(stage, { fault: "backwards" })), right = spread(await ends(stage, {}));
+    scene: settings(),
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
+      await broken(lab, "backwards");
+      const wrong = spread(await ends(lab, { fault: "backwards" })), right = spread(await ends(lab, {}));
       return { number: `standard deviation ${number(wrong)}; the right way round ${number(right)}`, meaning: "At the last step the network is told that noise is all there is, so it answers with the mean of the data. Nothing crashes and nothing warns. Only a comparison with the truth shows it." };
     },
   },
@@ -247,14 +238,12 @@ export const LESSONS: Lesson[] = [
     question: "The true standard deviation of x is 0.577. What do these samples have?",
     choices: ["less", "the same", "more"],
     right: 0,
-    async prepare(stage) {
-      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, sigma_start: 1 } }));
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      await broken(stage, "start");
-      const wrong = spread(await ends(stage, { fault: "start" })), right = spread(await ends(stage, {}));
+    scene: settings({ sampling: sampling({ sigma_start: 1 }) }),
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
+      await broken(lab, "start");
+      const wrong = spread(await ends(lab, { fault: "start" })), right = spread(await ends(lab, {}));
       return { number: `${number(wrong)}; with the right start ${number(right)}`, meaning: "The corners stay empty. The right start has the covariance of the data plus σ²." };
     },
   },
@@ -266,19 +255,17 @@ export const LESSONS: Lesson[] = [
     question: "What happens to the mean of the samples?",
     choices: ["it stays near 0", "it is carried away from 0"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings({ sampling: { ...DEFAULT_SETTINGS.sampling, solver: "euler-maruyama", steps: 100 } }));
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      await broken(stage, "shared-noise");
+    scene: settings({ sampling: sampling({ solver: "euler-maruyama", steps: 100 }) }),
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
+      await broken(lab, "shared-noise");
       const mean = (points: Float32Array): number => {
         let [x, y] = [0, 0];
         for (let i = 0; i < points.length; i += 2) [x, y] = [x + points[i]!, y + points[i + 1]!];
         return Math.hypot(x, y) / (points.length / 2);
       };
-      const wrong = mean(await ends(stage, { fault: "shared-noise" })), right = mean(await ends(stage, {}));
+      const wrong = mean(await ends(lab, { fault: "shared-noise" })), right = mean(await ends(lab, {}));
       return { number: `${number(wrong)} from 0; with noise of their own ${number(right)}`, meaning: "All points are pushed the same way at once, so they end in the same corner. One picture looks strange, and the average over many hides it." };
     },
   },
@@ -290,14 +277,12 @@ export const LESSONS: Lesson[] = [
     question: "The exact log-density at (0.3, 0.3) is −1.386. What does the wrong formula say?",
     choices: ["a little less than that", "a little more than that", "something else altogether"],
     right: 2,
-    async prepare(stage) {
-      await scene(stage, settings());
-      stage.show("reverse", 1);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      await stage.side.inspect([0.3, 0.3]);
-      const { wrongElbo, elbo, exact } = stage.side.inspection!;
+    scene: settings(),
+    time: ["reverse", 1],
+    trained: true,
+    async settle(lab) {
+      await lab.side.inspect([0.3, 0.3]);
+      const { wrongElbo, elbo, exact } = lab.side.inspection!;
       return { number: `${nats(wrongElbo)}; right ${nats(elbo.value)}, exact ${nats(exact!)}`, meaning: "It still falls for points far away, so it looks sensible. But it bounds nothing." };
     },
   },
@@ -309,12 +294,11 @@ export const LESSONS: Lesson[] = [
     question: "What is the signal-to-noise ratio at σ = 0?",
     choices: ["0", "1", "infinite"],
     right: 2,
-    async prepare(stage) {
-      await scene(stage, settings({ config: { ...DEFAULTS, schedule: "sqrt" } }));
-      stage.show("forward", 0);
-    },
-    async settle(stage) {
-      const { sigmaMin } = stage.side.start!;
+    scene: settings({ config: { ...DEFAULTS, schedule: "sqrt" } }),
+    time: ["forward", 0],
+    trained: false,
+    async settle(lab) {
+      const { sigmaMin } = lab.side.start!;
       return { number: `1/0² = ${number(1 / 0)}; at σ = ${sigmaMin}: ${(1 / sigmaMin ** 2).toLocaleString("en")}`, meaning: "A sum over levels then holds infinity or nothing at all. Here every schedule stops at a least level above 0." };
     },
   },
@@ -326,17 +310,15 @@ export const LESSONS: Lesson[] = [
     question: "How many different pictures are there?",
     choices: ["nine", "five", "one"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings());
-      stage.show("reverse", 0);
-    },
-    async settle(stage) {
-      await stage.side.finish();
+    scene: settings(),
+    time: ["reverse", 0],
+    trained: true,
+    async settle(lab) {
       const seen = new Set<number>();
       for (let row = 0; row < 3; row++) {
-        for (let column = 0; column < 3; column++) seen.add((await ends(stage, { seed: row + column, count: 20 }))[0]!);
+        for (let column = 0; column < 3; column++) seen.add((await ends(lab, { seed: row + column, count: 20 }))[0]!);
       }
-      await stage.play();
+      await lab.play();
       return { number: String(seen.size), meaning: "row + column takes only the values 0 to 4. The same seed always gives the same picture: here that is a promise." };
     },
   },
@@ -348,13 +330,11 @@ export const LESSONS: Lesson[] = [
     question: "How does the loss at its own points compare with the loss at fresh points?",
     choices: ["about the same", "far lower at its own points"],
     right: 1,
-    async prepare(stage) {
-      await scene(stage, settings({ data: law("square", 50), config: { ...DEFAULTS, steps: 6000 } }));
-      stage.show("reverse", 1);
-    },
-    async settle(stage) {
-      await stage.side.finish();
-      const { train, fresh, leastLoss } = stage.side.judgement!;
+    scene: settings({ data: law("square", 50), config: { ...DEFAULTS, steps: 6000 } }),
+    time: ["reverse", 1],
+    trained: true,
+    async settle(lab) {
+      const { train, fresh, leastLoss } = lab.side.judgement!;
       return { number: `${number(train)} at its own, ${number(fresh)} at fresh points (least possible ${number(leastLoss!)})`, meaning: "A loss below the least possible one is a sign of memory, not of skill. Held-out points show it when the law is unknown." };
     },
   },
@@ -366,15 +346,13 @@ export const LESSONS: Lesson[] = [
     question: "How many samples stay in their own ring at guidance 10?",
     choices: ["all, more sharply", "about nine in ten", "far fewer"],
     right: 2,
-    async prepare(stage) {
-      await scene(stage, rings);
-      stage.show("reverse", 1);
-    },
-    async settle(stage) {
-      await stage.side.finish();
+    scene: rings,
+    time: ["reverse", 1],
+    trained: true,
+    async settle(lab) {
       const share = async (guidance: number): Promise<number> => {
-        const plan = { ...DEFAULT_SETTINGS.sampling, guidance };
-        const { stages, labels } = await stage.side.call("sample", { plan, count: 4000, seed: 1, label: null, source: "learned", fault: "none" });
+        const plan = sampling({ guidance });
+        const { stages, labels } = await lab.side.call("sample", { plan, count: 4000, seed: 1, label: null, source: "learned", fault: "none" });
         const points = stages[stages.length - 1]!;
         let own = 0;
         labels.forEach((c, i) => {
@@ -384,7 +362,7 @@ export const LESSONS: Lesson[] = [
         return own / labels.length;
       };
       const [one, ten] = [await share(1), await share(10)];
-      await stage.side.resample({ sampling: { ...DEFAULT_SETTINGS.sampling, guidance: 10 } });
+      await lab.side.resample({ sampling: sampling({ guidance: 10 }) });
       return { number: `${percent(ten)}; without guidance ${percent(one)}`, meaning: "The guided denoiser belongs to no law at all. A little may help the eye; much of it leaves the data." };
     },
   },

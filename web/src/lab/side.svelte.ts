@@ -4,7 +4,7 @@ import { RowNoise } from "../engine/random";
 import type { Terms } from "../engine/training";
 import EngineWorker from "../worker/engine.worker.ts?worker&inline";
 import type {
-  Belief, Calls, Fault, Inspection, Judgement, MapKind, MapPart, News, Samples, Settings, Source, Start, Window,
+  Belief, Calls, Fault, Inspection, Judgement, MapKind, MapPart, News, Samples, Settings, Source, Start, Area,
 } from "../worker/protocol";
 
 /** What the plane shows. */
@@ -161,7 +161,8 @@ export class Side {
     if (this.done) await this.rewind();
     if (this.done) return;
     this.running = true;
-    this.terms = null;
+    // A map of the weights before would be wrong beside the new samples. It comes again at the end.
+    this.terms = this.map = null;
     await this.ask("run", null);
   }
 
@@ -226,10 +227,10 @@ export class Side {
     if (found) this.judgement = found;
   }
 
-  private wanted = { sigma: 0, window: { left: -2, bottom: -2, size: 4 } as Window };
+  private wanted = { sigma: 0, window: { left: -2, bottom: -2, size: 4 } as Area };
 
   /** Where the map and the arrows are asked for, and at which level. */
-  aim(window: Window, sigma: number): void {
+  aim(window: Area, sigma: number): void {
     const { window: old, sigma: before } = this.wanted;
     if (old.left === window.left && old.bottom === window.bottom && old.size === window.size && before === sigma) return;
     this.wanted = { window, sigma };

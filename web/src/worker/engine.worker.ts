@@ -66,7 +66,7 @@ const answers: { [Name in keyof Calls]: (argument: Calls[Name][0]) => Calls[Name
   inspect: ({ x, label, seed }) => current().inspect(x, label, seed),
   believe: ({ x, sigma, label }) => current().believe(x, sigma, label),
   judge: () => current().judge(),
-  save: (version) => current().save(version),
+  save: () => current().save(),
 };
 
 // Work that goes on between the messages -------------------------------------------------------------

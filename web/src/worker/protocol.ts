@@ -77,7 +77,7 @@ export interface Samples {
 export type MapKind = "exact" | "learned" | "difference" | "class";
 
 /** A square window of the plane. */
-export interface Window {
+export interface Area {
   left: number;
   bottom: number;
   size: number;
@@ -87,7 +87,7 @@ export interface MapRequest {
   kind: MapKind;
   sigma: number;
   label: number | null;
-  window: Window;
+  window: Area;
 }
 
 /** Log-densities (nats) at the centres of `size` x `size` cells, row by row from the bottom. */
@@ -101,7 +101,7 @@ export interface FieldRequest {
   source: Source;
   sigma: number;
   label: number | null;
-  window: Window;
+  window: Area;
   cells: number;
 }
 
@@ -155,7 +155,7 @@ export interface Calls {
   inspect: [{ x: [number, number]; label: number | null; seed: number }, Inspection];
   believe: [{ x: [number, number]; sigma: number; label: number | null }, Belief];
   judge: [null, Judgement];
-  save: [string, Uint8Array];
+  save: [null, Uint8Array];
 }
 
 /** What the engine tells without being asked. */

@@ -491,7 +491,7 @@ export class Session {
   }
 
   /** The bytes of a model file for `toydiffusion.load`. */
-  save(version: string): Uint8Array {
-    return saveModel({ ...this.model, network: this.network, sampling: this.settings.sampling }, version);
+  save(): Uint8Array {
+    return saveModel({ ...this.model, network: this.network, sampling: this.settings.sampling }, __VERSION__);
   }
 }
