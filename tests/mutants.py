@@ -541,7 +541,7 @@ MUTANTS = [
     Mutant(
         "the log-determinant left out of the log-density",
         "model/densities.py",
-        "found.log_prob.shifted(model.codec.log_det)",
+        "found.log_prob.shifted(model.codec.log_det(table.points[part]))",
         "found.log_prob",
         f"{DENSITIES} -k moves_by_the_log",
     ),

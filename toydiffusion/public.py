@@ -1,13 +1,25 @@
 """The public names of the package, imported together when the first of them is used."""
 
-from toydiffusion import distributions, figures, metrics, schedules, solvers
+from toydiffusion import distributions, estimators, figures, metrics, schedules, solvers
 from toydiffusion.certificate import Budget, Certificate, Mass
 from toydiffusion.codec import Codec, Standardizer
 from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
 from toydiffusion.distillation import DistillationWarning, DistillConfig, distill
 from toydiffusion.errors import InputError
+from toydiffusion.experts import ExpertsReport, TableConfig
 from toydiffusion.metrics import Estimate
-from toydiffusion.model import PRESETS, Block, Densities, Diffusion, FittedModel, Preset, Provenance, load
+from toydiffusion.model import (
+    PRESETS,
+    Block,
+    Densities,
+    Diffusion,
+    FittedModel,
+    Preset,
+    Provenance,
+    Reasons,
+    load,
+    selected,
+)
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.students import Student, StudentCertificate, ZoneErrors
 from toydiffusion.tables import Table
@@ -28,6 +40,7 @@ __all__ = [
     "DistillationWarning",
     "Elbo",
     "Estimate",
+    "ExpertsReport",
     "FittedModel",
     "History",
     "InputError",
@@ -35,11 +48,13 @@ __all__ = [
     "Mass",
     "Preset",
     "Provenance",
+    "Reasons",
     "SampleConfig",
     "Standardizer",
     "Student",
     "StudentCertificate",
     "Table",
+    "TableConfig",
     "Term",
     "ToleranceWarning",
     "TrainConfig",
@@ -47,9 +62,11 @@ __all__ = [
     "ZoneErrors",
     "distill",
     "distributions",
+    "estimators",
     "figures",
     "load",
     "metrics",
     "schedules",
+    "selected",
     "solvers",
 ]

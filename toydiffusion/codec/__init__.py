@@ -1,6 +1,8 @@
 """The maps between tables in the user's coordinates x and the core's points z."""
 
+from toydiffusion.codec.cells import Cells
 from toydiffusion.codec.codec import Codec
+from toydiffusion.codec.power import PowerMap
 from toydiffusion.codec.standardizer import Standardizer
 
-__all__ = ["Codec", "Standardizer"]
+__all__ = ["Cells", "Codec", "PowerMap", "Standardizer"]

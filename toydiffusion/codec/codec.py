@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from toydiffusion.codec.cells import Cells
+from toydiffusion.codec.power import PowerMap
 from toydiffusion.codec.standardizer import Standardizer
 from toydiffusion.errors import InputError, nearest, shown, store
 from toydiffusion.tables import Table, choose_columns, default_columns, label_name, label_words, names_of
@@ -22,16 +26,26 @@ _FARTHEST = 1e100
 class Codec:
     """The map between tables in x and points z, and between the user's labels and class indices.
 
-    - `standardizer`: the map of the coordinates, `z = (x - mean) / scale`.
+    A model for tables also takes columns as they come: `constants` are left out, `power` comes before the
+    standardiser, and samples return to the grid of `cells`. All others have None of these, and then
+    `z = (x - mean) / scale`.
+
+    - `standardizer`: the map of the coordinates, `z = (x - mean) / scale`, after `power` if there is one.
     - `columns`: the names of the columns. None (default): they have no names.
     - `classes` `(K,)`: the user's labels in ascending order. None (default): there are no labels.
     - `label_column`: the name of the label column, or None (default).
+    - `power`: the power transforms of the columns, or None (default).
+    - `cells`: the grid of the columns, or None (default).
+    - `constants`: position and value of each column that is the same in every row.
     """
 
     standardizer: Standardizer
     columns: tuple[str, ...] | None = None
     classes: LabelArray | None = None
     label_column: str | None = None
+    power: PowerMap | None = None
+    cells: Cells | None = None
+    constants: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Guard the classes: whoever changed them in place would change what the model means."""
@@ -53,13 +67,23 @@ class Codec:
 
     @property
     def dim(self) -> int:
-        """The number of columns d."""
+        """The number of columns d of z: those of the table that are not constant."""
         return len(self.standardizer.mean)
+
+    @property
+    def num_columns(self) -> int:
+        """The number of columns of the table."""
+        return self.dim + len(self.constants)
+
+    @property
+    def varying(self) -> NDArray[np.int64]:
+        """The positions of the columns that are not constant, `(d,)`."""
+        return np.setdiff1d(np.arange(self.num_columns), [j for j, _ in self.constants])
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the columns; `x0`, `x1`, ... if they have none."""
-        return self.columns or default_columns(self.dim)
+        return self.columns or default_columns(self.num_columns)
 
     @property
     def label_name(self) -> str | None:
@@ -71,10 +95,26 @@ class Codec:
         """The number of classes K; 1 without labels."""
         return 1 if self.classes is None else len(self.classes)
 
-    @property
-    def log_det(self) -> float:
-        """`log |dz/dx|`, so that `log p(x) = log p(z) + log_det`, in nats."""
-        return self.standardizer.log_det
+    def log_det(self, points: FloatArray) -> FloatArray:
+        """Return `log |dz/dx|` at points x, `(n,)`, so that `log p(x) = log p(z) + log_det`, in nats."""
+        found = np.full(len(points), self.standardizer.log_det)
+        if self.power is None:
+            return found
+        slopes: FloatArray = self.power.log_slope(self._varied(points)).sum(1).numpy()
+        return found + slopes
+
+    def gradient_to_x(self, points: FloatArray, slope: Tensor) -> FloatArray:
+        """Return the gradient of `log p(x)` in x, `(n, columns)`, from that of `log p(z)` in z, `(n, d)`.
+
+        It is 0 in columns that are constant.
+        """
+        inner = slope / self.standardizer.scale
+        if self.power is not None:
+            x = self._varied(points)
+            inner = inner * self.power.log_slope(x).exp() + self.power.grad_log_slope(x)
+        found = np.zeros((len(points), self.num_columns))
+        found[:, self.varying] = inner.numpy()
+        return found
 
     # Points -----------------------------------------------------------------------------------------
 
@@ -89,9 +129,9 @@ class Codec:
         # Columns without names are called x0, x1, ... in files: a table with all of these goes by them.
         if table.columns is not None and (self.columns is not None or set(self.names) <= set(table.columns)):
             table = table.select(self.names)
-        if table.points.shape[1] != self.dim:
+        if table.points.shape[1] != self.num_columns:
             raise InputError(
-                f"{what} must have {self.dim} column{'s' if self.dim > 1 else ''}, "
+                f"{what} must have {self.num_columns} column{'s' if self.num_columns > 1 else ''}, "
                 f"those the model was fitted to, got {table.points.shape[1]}"
             )
         return table
@@ -111,7 +151,8 @@ class Codec:
 
         Raises `InputError` for a point too far from the data to compute with.
         """
-        z = self.standardizer.z(torch.from_numpy(table.points))
+        x = self._varied(table.points)
+        z = self.standardizer.z(x if self.power is None else self.power.forward(x))
         near = z.abs() <= _FARTHEST
         if not bool(near.all()) and (far := ~near.all(1).numpy() & ~table.missing).any():
             raise InputError(
@@ -120,10 +161,26 @@ class Codec:
             )
         return z
 
-    def to_x(self, z: Points) -> FloatArray:
-        """Return the points in x, `(n, d)`."""
-        x: FloatArray = self.standardizer.x(z.detach().cpu()).numpy()
-        return x
+    def to_x(self, z: Points, *, snapped: bool = False) -> FloatArray:
+        """Return the points in x, `(n, columns)`, with the columns that are constant.
+
+        - `snapped`: whether points of cells become the values whose cells they are, as in the table.
+        """
+        inner = self.standardizer.x(z.detach().cpu())
+        x: FloatArray = (inner if self.power is None else self.power.inverse(inner)).numpy()
+        if snapped and self.cells is not None:
+            x = self.cells.snapped(x)
+        if not self.constants:
+            return x
+        found = np.empty((len(x), self.num_columns))
+        found[:, self.varying] = x
+        for j, value in self.constants:
+            found[:, j] = value
+        return found
+
+    def _varied(self, points: FloatArray) -> Points:
+        """Return the columns that are not constant, as a tensor."""
+        return torch.from_numpy(points[:, self.varying] if self.constants else points)
 
     # Labels -----------------------------------------------------------------------------------------
 

@@ -168,6 +168,11 @@ class Network(nn.Module):
         return z.to(self.edge_offset), sigma.to(self.edge_offset)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.edge_offset.device
+
+    @property
     def size(self) -> int:
         """The number of trained weights."""
         return sum(weight.numel() for weight in self.parameters())

@@ -87,8 +87,8 @@ class Elbo(Term):
             columns |= {name: term.value, f"{name}_std_error": term.std_error}
         return data_frame(columns)
 
-    def shifted(self, nats: float) -> Elbo:
-        """Return the same with `nats` added to the reconstruction, and so to the value."""
+    def shifted(self, nats: NDArray[np.float64]) -> Elbo:
+        """Return the same with `nats` `(n,)` added to the reconstruction, and so to the value."""
         moved = Term(self.reconstruction.value + nats, self.reconstruction.std_error)
         return Elbo(self.value + nats, self.std_error, moved, self.diffusion, self.prior)
 

@@ -95,9 +95,17 @@ class LogDensity(ArrayWithErrors):
         columns = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
         return data_frame({"log_density": self.value, "log_density_total_error": self.total_error} | columns)
 
-    def shifted(self, nats: float) -> LogDensity:
-        """Return the same with `nats` added to each value."""
+    def shifted(self, nats: NDArray[np.float64]) -> LogDensity:
+        """Return the same with `nats` `(n,)` added to the values."""
         return LogDensity(self.value + nats, *(getattr(self, f.name) for f in fields(self)[1:]))
+
+    @classmethod
+    def exact(cls, value: NDArray[np.float64]) -> LogDensity:
+        """Return log-densities `(n,)` known in closed form: without errors, and without evaluations."""
+        nothing = np.zeros(len(value))
+        return cls(
+            value, nothing, nothing, nothing, np.zeros(len(value), np.int64), np.ones(len(value), bool)
+        )
 
     def without(self, gone: NDArray[np.bool_]) -> LogDensity:
         """Return the same, NaN where `gone` `(n,)` is True."""

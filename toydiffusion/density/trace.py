@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toydiffusion.denoisers import Network
+from toydiffusion.denoisers import Network, Stacked
 from toydiffusion.types import Denoiser, Labels, Levels, Points
 
 
@@ -20,7 +20,7 @@ def denoise_with_trace(
 ) -> tuple[Points, Tensor]:
     """Return `D(z; sigma)`, `(n, d)`, and the trace of its Jacobian `J` in z, `(n, k)`.
 
-    - `denoiser`: a `Network` carries d or k derivatives forward beside the values. Any other denoiser is
+    - `denoiser`: a `Network` or a `Stacked` has its trace beside its values. Any other denoiser is
       differentiated by autograd, in as many backward passes.
     - `probes`: None for the exact trace; k is then 1. Or probes v `(n, k, d)` with random entries +1 and -1.
       The result is then `v^T J v` for each, whose mean over v is the trace (Hutchinson 1989).
@@ -31,7 +31,7 @@ def denoise_with_trace(
     >>> trace
     tensor([[1.5000]])
     """
-    if isinstance(denoiser, Network):
+    if isinstance(denoiser, Network | Stacked):
         with torch.set_grad_enabled(create_graph):
             return denoiser.with_trace(z, sigma, label, probes=probes)
     with torch.enable_grad():

@@ -85,7 +85,9 @@ class Distribution(ABC):
             raise InputError(f"needs at least one point in at least one dimension, got {tuple(center.shape)}")
         if bool((weight <= 0).any()):
             raise InputError(f"weights must be > 0, got {weight.min().item()}")
-        weight = weight / weight.sum()
+        # Weights that sum to 1 stay as they are, bit by bit: those of a law that was saved.
+        if abs(float(weight.sum()) - 1) > 1e-12:
+            weight = weight / weight.sum()
         present = torch.unique(label)
         gaps = (present != torch.arange(len(present))).nonzero()[:, 0]
         if len(gaps):

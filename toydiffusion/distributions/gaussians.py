@@ -39,7 +39,7 @@ class GaussianSum(Distribution):
         self._center: Final = means
         self._spread: Final = covariances
         self._factor: Final[Tensor] = factor
-        self._row_cost = covariances.numel()
+        self._row_cost = means.numel()
 
     def _components(self, x: Points, sigma: Levels) -> tuple[Tensor, Blend]:
         # One factorisation for each distinct noise level: most calls have only one.
@@ -62,6 +62,26 @@ class GaussianSum(Distribution):
             return (responsibility[:, :, None] * (self._center + mean)).sum(1)
 
         return log_density, blend
+
+    @property
+    def means(self) -> Tensor:
+        """The means of the components, `(m, d)`."""
+        return self._center
+
+    @property
+    def covariances(self) -> Tensor:
+        """The covariances of the components, `(m, d, d)`."""
+        return self._spread
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights of the components, `(m,)`; they sum to 1."""
+        return self._weight
+
+    @property
+    def component_labels(self) -> Labels:
+        """The class of each component, `(m,)`."""
+        return self._label
 
     def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         j = self._pick(label, uniform[:, 0])

@@ -6,6 +6,7 @@
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.diffusion import Diffusion, load
 from toydiffusion.model.fitted_model import FittedModel, Provenance
+from toydiffusion.model.outliers import Reasons, selected
 from toydiffusion.model.presets import PRESETS, Preset
 from toydiffusion.model.sampling import Block
 
@@ -17,5 +18,7 @@ __all__ = [
     "FittedModel",
     "Preset",
     "Provenance",
+    "Reasons",
     "load",
+    "selected",
 ]

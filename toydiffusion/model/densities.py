@@ -156,7 +156,7 @@ def log_prob_blocks(
             found = by_flow(z, levels[part], own, first_row + part.start)
         else:
             found = by_student(student, z, levels[part], own, first_row + part.start)
-        log_prob = found.log_prob.shifted(model.codec.log_det)
+        log_prob = found.log_prob.shifted(model.codec.log_det(table.points[part]))
         if gone.any():
             log_prob = log_prob.without(gone)
             if found.class_probabilities is not None:
@@ -194,7 +194,8 @@ def sample_with_log_prob(
     """
     if model.student is None or plan.tolerance is not None:
         z, density, own = sample_z_with_log_prob(model.density(plan), rows, label, seed=seed)
-        return model.codec.to_x(z), density.shifted(model.codec.log_det), model.codec.labels(own)
+        points = model.codec.to_x(z)
+        return points, density.shifted(model.codec.log_det(points)), model.codec.labels(own)
     points, labels = joined_samples(sample_blocks(model, rows, None, label, seed=seed))
     found = joined(log_prob_blocks(model, Table(points, None), plan, label))
     return points, found.log_prob, labels
@@ -205,15 +206,13 @@ def grad_log_prob(
 ) -> FloatArray:
     """Return the gradient of the log-density in x, `(n, d)`, in nats per unit of x."""
     slope = grad_log_prob_z(model.density(plan), model.codec.to_z(table), sigma, label)
-    found: FloatArray = (slope / model.codec.standardizer.scale).numpy()
-    return found
+    return model.codec.gradient_to_x(table.points, slope)
 
 
 def score(model: FittedModel, table: Table, label: Labels | None, sigma: Levels) -> FloatArray:
     """Return the denoiser's score at x, `(n, d)`, in nats per unit of x."""
     slope = score_z(model.density(), model.codec.to_z(table), sigma, label)
-    found: FloatArray = (slope / model.codec.standardizer.scale).numpy()
-    return found
+    return model.codec.gradient_to_x(table.points, slope)
 
 
 def elbo(
@@ -236,7 +235,7 @@ def elbo(
         seed=seed,
         first_row=first_row,
     )
-    return bound.shifted(model.codec.log_det)
+    return bound.shifted(model.codec.log_det(table.points))
 
 
 @torch.no_grad()
@@ -273,6 +272,11 @@ def standardized(model: FittedModel, truth: Distribution) -> Distribution:
     if not isinstance(truth, Distribution):
         raise InputError(f"truth must be a distribution, got a {type(truth).__name__}")
     classes = model.codec.num_classes
+    if model.codec.power is not None or model.codec.constants:
+        raise InputError(
+            "this model has power transforms or constant columns, so its z is no shifted and scaled x; "
+            "compare log-densities in x, or fit with TableConfig(power=False)"
+        )
     if truth.dim != model.dim or (classes > 1 and truth.num_classes != classes):
         kind = f"{classes} classes" if classes > 1 else "no classes"
         raise InputError(

@@ -18,9 +18,11 @@ from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo
 from toydiffusion.devices import torch_device
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
-from toydiffusion.model import densities, fitting, model_file, plotting
+from toydiffusion.experts import ExpertsReport, TableConfig
+from toydiffusion.model import densities, fitting, model_file, outliers, plotting
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
+from toydiffusion.model.outliers import Reasons
 from toydiffusion.model.presets import PRESETS
 from toydiffusion.model.sampling import (
     Block,
@@ -86,19 +88,21 @@ class Diffusion:
 
     def __init__(
         self,
-        config: TrainConfig | None = None,
+        config: TrainConfig | TableConfig | None = None,
         sampling: SampleConfig | None = None,
         *,
         preset: str = "default",
     ) -> None:
         """Make a model that is not fitted yet.
 
-        - `config`: how to train; None is that of the preset.
+        - `config`: how to fit, a `TrainConfig` for one network or a `TableConfig` for a table; None is
+          that of the preset.
         - `sampling`: how to sample unless a call says otherwise; None is that of the preset.
         - `preset`: a name in `PRESETS`.
         """
         recipe = PRESETS[choice("preset", preset, PRESETS)]
-        _check_kind("config", config, TrainConfig)
+        if config is not None and not isinstance(config, TrainConfig | TableConfig):
+            raise InputError(f"config must be a TrainConfig or a TableConfig, got {shown(config)}")
         _check_kind("sampling", sampling, SampleConfig)
         self._config = config or recipe.train
         self._sampling = sampling or recipe.sample
@@ -202,7 +206,7 @@ class Diffusion:
         return self._fitted
 
     @property
-    def config(self) -> TrainConfig:
+    def config(self) -> TrainConfig | TableConfig:
         """The settings of the model and its training."""
         return self._config
 
@@ -269,13 +273,21 @@ class Diffusion:
     @property
     def schedule(self) -> Schedule:
         """The schedule of the noise levels in training."""
-        return self.fitted.config.noise()
+        config = self.fitted.config
+        if not isinstance(config, TrainConfig):
+            raise InputError("a model for tables has no schedule: its parts are fitted in different ways")
+        return config.noise()
 
     def prior(self, sigma: float | None = None) -> Prior:
         """Return the law where the reverse process starts, at noise level `sigma` in z; None: sigma_max."""
         if sigma is None:
             return self.fitted.prior
         return Prior(self.moments, finite_number("sigma", sigma, above=0))
+
+    @property
+    def experts(self) -> ExpertsReport | None:
+        """What was found out about the experts of a model for tables (`ExpertsReport`); None in others."""
+        return self.fitted.experts
 
     @property
     def student(self) -> Student | None:
@@ -688,19 +700,54 @@ class Diffusion:
         `p(c | x) = f_c p(x | c) / sum_k f_k p(x | k)` with the class frequencies of the training points
         (Bayes' rule). The arguments are those of `log_prob`.
         """
-        if self.classes is None:
-            raise InputError("this model was fitted without labels, so it knows no classes")
-        plan, table = DensityConfig(tolerance), self._table(x, on_bad)
-        blocks = densities.log_prob_blocks(self._on(device), table, plan, classes=True)
-        found = densities.joined(blocks)
-        found.log_prob.warn(plan.nats)
-        return np.asarray(found.class_probabilities)
+        return self._classified(x, tolerance, on_bad, device)[0]
 
     def predict(self, x: ArrayLike | Any, *, device: str = "auto") -> LabelArray:
         """Return the most probable class of each point, `(n,)`: one of `classes`."""
         probabilities = self.predict_proba(x, device=device)
         found: LabelArray = np.asarray(self.classes)[probabilities.argmax(1)]
         return found
+
+    def joint_log_prob(
+        self,
+        x: ArrayLike | Any,
+        *,
+        tolerance: float | None = None,
+        on_bad: str = "raise",
+        device: str = "auto",
+    ) -> FloatArray:
+        """Return `log f_c + log p(x | c)` for each class c, `(n, K)`, columns in the order of `classes`.
+
+        Their `logsumexp` is `log_prob(x)`, and their `softmax` is `predict_proba(x)`. The arguments are those
+        of `log_prob`.
+        """
+        probabilities, density = self._classified(x, tolerance, on_bad, device)
+        with np.errstate(divide="ignore"):
+            found: FloatArray = np.log(probabilities) + density.value[:, None]
+        return found
+
+    # Outliers ---------------------------------------------------------------------------------------
+
+    def normality(self, x: ArrayLike | Any, *, on_bad: str = "raise") -> FloatArray:
+        """Return how usual each row is, `(n,)`: the log-density in z at noise level 0.1 under the mixture.
+
+        Needs a model for tables, as do `p_values` and `reasons`. Outliers have low values.
+        """
+        return outliers.normality(self.fitted, self._table(x, on_bad))
+
+    def p_values(self, x: ArrayLike | Any, *, seed: int = 1, on_bad: str = "raise") -> FloatArray:
+        """Return the conformal p-value of each row, `(n,)`: the share of inliers that are as odd.
+
+        `p(x) = (1 + #{i: s_i >= s(x)}) / (n + 1)` with the oddness s = -`normality`. The s_i are those of the
+        training rows, each under a mixture that has not seen it (cross-conformal, Vovk 2015).
+
+        - `seed`: of the places in their cells to which rounded values are spread, as in training.
+        """
+        return outliers.p_values(self.fitted, self._table(x, on_bad), seed=seed_number(seed))
+
+    def reasons(self, x: ArrayLike | Any) -> Reasons:
+        """Return how unusual each column of each row is, given the row's other columns (`Reasons`)."""
+        return outliers.reasons(self.fitted, self._table(x))
 
     # Figures ----------------------------------------------------------------------------------------
 
@@ -825,6 +872,18 @@ class Diffusion:
         return html_table(repr(self), [] if self._fitted is None else self.card())
 
     # Arguments --------------------------------------------------------------------------------------
+
+    def _classified(
+        self, x: Any, tolerance: float | None, on_bad: str, device: str
+    ) -> tuple[FloatArray, LogDensity]:
+        """Return class probabilities `(n, K)`, and the log-densities of the mixture of the classes."""
+        if self.classes is None:
+            raise InputError("this model was fitted without labels, so it knows no classes")
+        plan, table = DensityConfig(tolerance), self._table(x, on_bad)
+        blocks = densities.log_prob_blocks(self._on(device), table, plan, classes=True)
+        found = densities.joined(blocks)
+        found.log_prob.warn(plan.nats)
+        return np.asarray(found.class_probabilities), found.log_prob
 
     def _on(self, device: str) -> FittedModel:
         return self.fitted.on(torch_device(device))

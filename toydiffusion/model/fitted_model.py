@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from toydiffusion.codec import Codec
-from toydiffusion.denoisers import Guided, Network
+from toydiffusion.denoisers import Guided, Network, Stacked
 from toydiffusion.density import DensityConfig, DensityModel
 from toydiffusion.devices import CPU
-from toydiffusion.distributions import Prior
+from toydiffusion.distributions import GaussianMixture, Prior
 from toydiffusion.errors import InputError
+from toydiffusion.experts import ExpertsReport, TableConfig
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.students import Student
 from toydiffusion.training import History, TrainConfig
@@ -50,16 +51,18 @@ class FittedModel:
     - `history`: the loss during training.
     - `provenance`: seed, number of points, versions.
     - `student`: what answers in one call, in a distilled model; None (default) in others.
+    - `experts`: what was found out about the experts of a model for tables; None (default) in others.
     """
 
     codec: Codec
     denoiser: Denoiser
     prior: Prior
-    config: TrainConfig
+    config: TrainConfig | TableConfig
     sampling: SampleConfig
     history: History
     provenance: Provenance
     student: Student | None = None
+    experts: ExpertsReport | None = None
 
     @property
     def dim(self) -> int:
@@ -69,7 +72,9 @@ class FittedModel:
     @property
     def sigma_min(self) -> float:
         """The lowest noise level, in z."""
-        return self.config.sigma_min
+        low = self.config.sigma_min
+        assert low is not None  # fitting fills it in
+        return low
 
     @property
     def sigma_max(self) -> float:
@@ -78,19 +83,24 @@ class FittedModel:
 
     @property
     def unconditional_denoiser(self) -> Denoiser:
-        """The denoiser without labels: of a network, the one trained with dropped labels."""
+        """The denoiser without labels: of a network, the one trained with dropped labels.
+
+        Raises `InputError` for a model for tables with labels, whose experts know no such denoiser.
+        """
+        if isinstance(self.denoiser, Stacked) and self.codec.classes is not None:
+            raise InputError(
+                "guidance needs a network trained with dropped labels, which a model for tables does not have"
+            )
         return self.denoiser.unconditional if isinstance(self.denoiser, Network) else self.denoiser
 
     @property
     def device(self) -> torch.device:
         """Where the network is. Another denoiser is given points on the CPU."""
-        if not isinstance(self.denoiser, Network):
-            return CPU
-        return self.denoiser.edge_offset.device
+        return self.denoiser.device if isinstance(self.denoiser, Network | Stacked) else CPU
 
     def on(self, device: torch.device) -> FittedModel:
         """Return the same model with its network on this device. Every operation then runs there."""
-        if not isinstance(self.denoiser, Network) or device == self.device:
+        if not isinstance(self.denoiser, Network | Stacked) or device == self.device:
             return self
         if device not in self._elsewhere:
             self._elsewhere[device] = replace(
@@ -107,7 +117,7 @@ class FittedModel:
     @cached_property
     def precise(self) -> Denoiser:
         """The denoiser in float64, with its weights fixed."""
-        if not isinstance(self.denoiser, Network):
+        if not isinstance(self.denoiser, Network | Stacked):
             return self.denoiser
         return deepcopy(self.denoiser).double().requires_grad_(False)
 
@@ -152,20 +162,25 @@ class FittedModel:
             frequencies = self.prior.distribution.frequencies.tolist()
             pairs = zip(codec.classes.tolist(), frequencies, strict=True)
             rows.append(("classes", ", ".join(f"{name} ({share:.1%})" for name, share in pairs)))
-        rows.append(
-            ("noise", f"sigma {self.sigma_min:.4g} to {self.sigma_max:.4g}, schedule {config.schedule}")
-        )
-        if isinstance(self.denoiser, Network):
+        low, high = f"{self.sigma_min:.4g}", f"{self.sigma_max:.4g}"
+        if isinstance(config, TrainConfig):
+            rows.append(("noise", f"sigma {low} to {high}, schedule {config.schedule}"))
+        else:
+            rows.append(("noise", f"sigma {low} to {high}"))
+            rows += self._columns_card()
+        if isinstance(self.denoiser, Network) and isinstance(config, TrainConfig):
             rows.append(
                 ("network", f"{self.denoiser.size:,} weights, preconditioning {config.preconditioning}")
             )
-        rows.append(
-            (
-                "training",
-                f"{len(loss):,} steps of {config.points_per_step(num_points):,} points, "
-                f"seed {self.provenance.seed}",
+            rows.append(
+                (
+                    "training",
+                    f"{len(loss):,} steps of {config.points_per_step(num_points):,} points, "
+                    f"seed {self.provenance.seed}",
+                )
             )
-        )
+        if self.experts is not None:
+            rows += self._experts_card(self.experts)
         if loss:
             tail = loss[-max(1, len(loss) // 20) :]
             rows.append(("loss", f"{np.mean(tail):.4f} (mean of the last {len(tail)} steps)"))
@@ -176,4 +191,57 @@ class FittedModel:
         if self.student is not None:
             rows.append(("students", f"samples and log-densities in one call, seed {self.student.seed}"))
             rows += [(f"    {name}", text) for name, text in self.student.certificate.rows()]
+        return rows
+
+    def _columns_card(self) -> list[tuple[str, str]]:
+        """Return what the codec of a table does with its columns."""
+        codec, rows = self.codec, []
+        names = [codec.names[j] for j in codec.varying]
+        if codec.constants:
+            known = (f"{codec.names[j]} = {value:g}" for j, value in codec.constants)
+            rows.append(("constant columns", f"{', '.join(known)}; left out, and put back in samples"))
+        if codec.power is not None:
+            bent = (
+                f"{name} {power:.2g}"
+                for name, power in zip(names, codec.power.power.tolist(), strict=True)
+                if power != 1
+            )
+            rows.append(("powers (Yeo-Johnson)", ", ".join(bent)))
+        if codec.cells is not None and codec.cells.rounded.any():
+            cells = codec.cells
+            steps = (
+                f"{name} {step:g} ({tied:.0%} repeat)"
+                for name, step, tied in zip(names, cells.step, cells.tied, strict=True)
+                if step
+            )
+            rows.append(("grid steps", ", ".join(steps)))
+        if codec.cells is not None and codec.cells.spikes:
+            spikes = (f"{names[j]} = {value:g}" for j, value, _, _ in codec.cells.spikes)
+            rows.append(("values that repeat", ", ".join(spikes)))
+        return rows
+
+    def _experts_card(self, found: ExpertsReport) -> list[tuple[str, str]]:
+        """Return what the experts of a table are, and how they did on held-out points."""
+        kept = [one for one in found.candidates if one.share > 0]
+        law = self.prior.distribution
+        components = len(law.weights) if isinstance(law, GaussianMixture) else 0
+        rows = [
+            ("mixture", f"{components} Gaussians, from {len(kept)} of {len(found.candidates)} candidates"),
+            (
+                "held-out log-density in z",
+                f"one Gaussian {found.gaussian:.3f}, mixture {found.mixture:.3f} nats",
+            ),
+        ]
+        networks = self.denoiser.networks if isinstance(self.denoiser, Stacked) else []
+        members = sum(network.sizes.members for network in networks)
+        if members:
+            rows.append(
+                (
+                    "networks",
+                    f"{members}, best after {found.network_steps:,} steps; the stack gains "
+                    f"{found.gain:.3f} ± {found.gain_error:.2g} nats over the mixture (held-out bound)",
+                )
+            )
+        else:
+            rows.append(("networks", "none: they did not help on held-out points"))
         return rows

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from toydiffusion.codec import Codec
+from toydiffusion.codec import Cells, Codec, PowerMap, Standardizer
 from toydiffusion.denoisers import Network
 from toydiffusion.distributions import Distribution, Prior, moments
-from toydiffusion.errors import InputError, seed_number
+from toydiffusion.errors import InputError, seed_number, shown
+from toydiffusion.experts import Experts, ExpertsReport, TableConfig, fit_experts, prefers_power
 from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
-from toydiffusion.tables import Table, check_for_fit
-from toydiffusion.training import TrainConfig, TrainState, check_checkpoint, fingerprint, run
-from toydiffusion.types import Denoiser
+from toydiffusion.tables import Table, check_for_fit, default_columns
+from toydiffusion.training import History, TrainConfig, TrainState, check_checkpoint, fingerprint, run
+from toydiffusion.types import Denoiser, FloatArray
 
 
 def fit(
     table: Table,
-    config: TrainConfig,
+    config: TrainConfig | TableConfig,
     sampling: SampleConfig,
     *,
     seed: int = 0,
@@ -30,48 +35,168 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
 ) -> FittedModel:
-    """Train a network on the table, and return the fitted model. `Diffusion.fit` explains the arguments."""
+    """Fit a model to the table. `Diffusion.fit` explains the arguments."""
     import toydiffusion
 
-    check_for_fit(table)
     seed = seed_number(seed)
     if resume and checkpoint is None:
         raise InputError("resume needs the checkpoint to go on from")
     if checkpoint is not None:
         check_checkpoint(checkpoint)
+    keeping = _Keeping(checkpoint, resume)
+    if isinstance(config, TableConfig):
+        found = _fit_experts(table, config, seed, progress, keeping)
+    else:
+        found = _fit_network(table, config, seed, progress, keeping)
+    return FittedModel(
+        codec=found.codec,
+        denoiser=found.denoiser,
+        prior=found.prior,
+        config=found.config,
+        sampling=sampling,
+        history=found.history,
+        provenance=Provenance(
+            seed=seed,
+            num_points=len(table.points),
+            versions=(("toydiffusion", toydiffusion.__version__), ("torch", str(torch.__version__))),
+            source_digest=table.digest,
+        ),
+        experts=found.experts,
+    )
+
+
+class _Keeping(NamedTuple):
+    """The checkpoint, if there is one, and whether to go on from it."""
+
+    checkpoint: str | os.PathLike[str] | None
+    resume: bool
+
+
+class _Found(NamedTuple):
+    """What fitting finds: the parts of a `FittedModel`."""
+
+    codec: Codec
+    denoiser: Denoiser
+    prior: Prior
+    config: TrainConfig | TableConfig
+    history: History
+    experts: ExpertsReport | None = None
+
+
+def _fit_network(
+    table: Table, config: TrainConfig, seed: int, progress: bool | None, keeping: _Keeping
+) -> _Found:
+    """Train one network."""
+    check_for_fit(table)
     codec = Codec.fit(table, standardize=config.standardize)
     z, label = codec.to_z(table), codec.table_index(table)
     key = fingerprint(z, label, config, seed=seed)
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
-    if resume and checkpoint is not None:
-        state.resume(checkpoint, key)
+    if keeping.resume and keeping.checkpoint is not None:
+        state.resume(keeping.checkpoint, key)
     with bar("training", config.total_steps(len(z), codec.num_classes), progress) as move:
-        for event in run(state, z, label, config, key=key, checkpoint=checkpoint):
+        for event in run(state, z, label, config, key=key, checkpoint=keeping.checkpoint):
             if event.step % 10 == 0 or event.step == event.steps:
                 move(event.step, f"loss {event.loss:.4f}")
-    return FittedModel(
-        codec=codec,
-        denoiser=state.trained.cpu().eval(),
-        prior=Prior(moments(z, label), config.sigma_max),
-        config=config,
-        sampling=sampling,
-        history=state.history,
-        provenance=Provenance(
-            seed=seed,
-            num_points=len(z),
-            versions=(("toydiffusion", toydiffusion.__version__), ("torch", str(torch.__version__))),
-            source_digest=table.digest,
-        ),
+    prior = Prior(moments(z, label), config.sigma_max)
+    return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
+
+
+def _fit_experts(
+    table: Table, config: TableConfig, seed: int, progress: bool | None, keeping: _Keeping
+) -> _Found:
+    """Fit a mixture and networks, and stack them."""
+    codec, points = _table_codec(table, config, seed)
+    z, label = codec.to_z(replace(table, points=points)), codec.table_index(table)
+    found: Experts | None = None
+    with bar("fitting", max(1, config.most_steps(len(z))), progress) as move:
+        for event in fit_experts(z, label, config, seed=seed):
+            if isinstance(event, Experts):
+                found = event
+            else:
+                move(event.step, event.note)
+    assert found is not None
+    return _Found(
+        codec,
+        found.denoiser,
+        Prior(found.denoiser.law, config.sigma_max),
+        replace(config, sigma_min=found.sigma_min),
+        History(),
+        found.report,
     )
+
+
+def _table_codec(table: Table, config: TableConfig, seed: int) -> tuple[Codec, FloatArray]:
+    """Return the codec of a table, and its points with the values of rounded columns spread over cells."""
+    points = table.points
+    check_for_fit(table, constants=True)
+    constant = points.min(axis=0) == points.max(axis=0)
+    varying = np.flatnonzero(~constant)
+    declared = config.steps_of_grid
+    if declared is not None and len(declared) != points.shape[1]:
+        raise InputError(f"steps_of_grid has {len(declared)} steps for {points.shape[1]} columns")
+    cells = Cells.find(points[:, varying], None if declared is None else [declared[j] for j in varying])
+    names = table.columns or default_columns(points.shape[1])
+    _check_independent(points[:, varying], [names[j] for j in varying], table.source)
+    points = points.copy()
+    points[:, varying] = cells.spread(points[:, varying], seed=seed)
+    x = torch.from_numpy(points[:, varying])
+    codec = Codec(
+        Standardizer.fit(x),
+        table.columns,
+        None if table.labels is None else np.unique(table.labels),
+        table.label_column,
+        cells=cells,
+        constants=tuple((int(j), float(points[0, j])) for j in np.flatnonzero(constant)),
+    )
+    power = PowerMap.fit(x)
+    if not config.power or bool((power.power == 1).all()):
+        return codec, points
+    powered = replace(codec, power=power, standardizer=Standardizer.fit(power.forward(x)))
+    spread = replace(table, points=points)
+    gain = torch.from_numpy(powered.log_det(points) - codec.log_det(points))
+    better = prefers_power(
+        codec.to_z(spread), powered.to_z(spread), gain, codec.table_index(table), config, seed=seed
+    )
+    return powered if better else codec, points
+
+
+def _check_independent(points: FloatArray, names: Sequence[str], source: str) -> None:
+    """Raise `InputError` for a column that is a linear function of others: it has no density beside them."""
+    z = points - points.mean(axis=0)
+    z /= np.abs(z).max(axis=0)
+    z /= np.sqrt((z**2).mean(axis=0))
+    n, dim = z.shape
+    if dim < 2 or n < 3:
+        return
+    correlation = z.T @ z / n
+    alike = np.argwhere(np.triu(np.abs(correlation) > 1 - 1e-14, 1))
+    if len(alike):
+        first, second = (shown(names[j]) for j in alike[0])
+        raise InputError(
+            f"{source}: columns {first} and {second} are the same up to a shift and a scale; leave one out"
+        )
+    if n <= dim:
+        return
+    _, sizes, directions = np.linalg.svd(z / math.sqrt(n), full_matrices=False)
+    if sizes[-1] < 1e-9:
+        part = [shown(name) for name, one in zip(names, directions[-1], strict=True) if abs(one) > 1e-3]
+        raise InputError(
+            f"{source}: columns {', '.join(part)} depend on each other linearly, so they have no density "
+            "together; leave one out"
+        )
 
 
 def fit_endless(model: FittedModel, truth: Distribution) -> Denoiser:
     """Train the same network on fresh points of `truth`, in z, none of them seen twice; in float64."""
     classes, num_points = model.codec.num_classes, model.provenance.num_points
+    given = model.config
+    if not isinstance(given, TrainConfig):
+        raise InputError("endless needs a model with one network; a model for tables has a stack of experts")
     config = replace(
-        model.config,
-        steps=model.config.total_steps(num_points, classes),
-        batch_size=model.config.points_per_step(num_points),
+        given,
+        steps=given.total_steps(num_points, classes),
+        batch_size=given.points_per_step(num_points),
     )
     assert config.steps is not None
     assert config.batch_size is not None

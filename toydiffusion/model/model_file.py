@@ -17,11 +17,22 @@ import torch
 from torch import Tensor
 
 from toydiffusion.codec import Codec, Standardizer
-from toydiffusion.denoisers import MOST_WEIGHTS, Network
+from toydiffusion.denoisers import MOST_WEIGHTS, Network, Stacked
 from toydiffusion.distributions import GaussianMixture, Prior
 from toydiffusion.errors import InputError, nearest, seed_number, shown, whole_number
+from toydiffusion.experts import TableConfig
 from toydiffusion.files import Archive
 from toydiffusion.model.fitted_model import FittedModel, Provenance
+from toydiffusion.model.stacked_file import (
+    check_tensors,
+    column_tensors,
+    columns_of,
+    report_dict,
+    report_of,
+    stack_of,
+    stack_sizes,
+    stack_tensors,
+)
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.students import Student
 from toydiffusion.training import History, TrainConfig, build
@@ -37,19 +48,23 @@ def save(model: FittedModel, path: str | os.PathLike[str]) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InputError(f"the name of a model file must be text in UTF-8, got {shown(text)}") from None
-    network = model.denoiser
-    if not isinstance(network, Network):
+    denoiser, law, codec = model.denoiser, model.prior.distribution, model.codec
+    tensors = {"standardizer.mean": codec.standardizer.mean, "standardizer.scale": codec.standardizer.scale}
+    more: dict[str, Any] = {}
+    if isinstance(denoiser, Network):
+        tensors |= {f"network.{name}": value for name, value in denoiser.state_dict().items()}
+        tensors |= model.history.tensors()
+        tensors |= {
+            "moments.means": law.class_means,
+            "moments.covariances": law.class_covariances,
+            "moments.frequencies": law.frequencies,
+        }
+    elif isinstance(denoiser, Stacked) and model.experts is not None:
+        tensors |= {**stack_tensors(denoiser), **column_tensors(codec)}
+        tensors["calibration"] = torch.tensor(model.experts.calibration, dtype=torch.float64)
+        more = {"stack": stack_sizes(denoiser), "experts": report_dict(model.experts)}
+    else:
         raise InputError("only a model with its own network can be saved; this one has another denoiser")
-    law, codec = model.prior.distribution, model.codec
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= model.history.tensors()
-    tensors |= {
-        "standardizer.mean": codec.standardizer.mean,
-        "standardizer.scale": codec.standardizer.scale,
-        "moments.means": law.class_means,
-        "moments.covariances": law.class_covariances,
-        "moments.frequencies": law.frequencies,
-    }
     metadata = {
         "config": asdict(model.config),
         "sampling": asdict(model.sampling),
@@ -57,6 +72,7 @@ def save(model: FittedModel, path: str | os.PathLike[str]) -> None:
         "label_column": codec.label_column,
         "classes": None if codec.classes is None else codec.classes.tolist(),
         **asdict(model.provenance),
+        **more,
     }
     if model.student is not None:
         tensors |= {f"student.{name}": value for name, value in model.student.tensors().items()}
@@ -88,19 +104,24 @@ def _model(archive: Archive) -> FittedModel:
         "classes",
         *(f.name for f in fields(Provenance)),
     }
-    _same("metadata", set(meta) - {"student"}, names)
-    config, sampling = _config(TrainConfig, meta["config"]), _config(SampleConfig, meta["sampling"])
+    table = "stack" in meta
+    _same("metadata", set(meta) - {"student"}, names | ({"stack", "experts"} if table else set()))
+    sampling = _config(SampleConfig, meta["sampling"])
     classes, columns = _classes(meta["classes"]), _columns(meta["columns"])
     if meta["label_column"] is not None and not isinstance(meta["label_column"], str):
         raise InputError("label_column must be text")
     dim = tensors["standardizer.mean"].numel() if "standardizer.mean" in tensors else 0
-    if dim < 1 or (columns is not None and len(columns) != dim):
+    left_out = len(tensors["constants"]) if "constants" in tensors and table else 0
+    if dim < 1 or (columns is not None and len(columns) != dim + left_out):
         raise InputError(f"{dim} means of columns, but the columns are {shown(columns)}")
     count = 1 if classes is None else len(classes)
     students = {
         name.removeprefix("student."): t for name, t in tensors.items() if name.startswith("student.")
     }
     tensors = {name: t for name, t in tensors.items() if not name.startswith("student.")}
+    if table:
+        return _table_model(archive, sampling, columns, classes, dim, count)
+    config = _config(TrainConfig, meta["config"])
     _check_tensors(tensors, dim, count, config)
     if ("student" in meta) != bool(students):
         raise InputError("its metadata and its tensors disagree about a student")
@@ -132,9 +153,56 @@ def _model(archive: Archive) -> FittedModel:
     )
 
 
+def _table_model(
+    archive: Archive,
+    sampling: SampleConfig,
+    columns: tuple[str, ...] | None,
+    classes: LabelArray | None,
+    dim: int,
+    count: int,
+) -> FittedModel:
+    """Return a model for tables."""
+    meta, tensors = archive.metadata, archive.tensors
+    config = _config(TableConfig, meta["config"])
+    if config.sigma_min is None:
+        raise InputError("its sigma_min is missing")
+    if "calibration" not in tensors:
+        raise InputError("its tensors lack 'calibration'")
+    parts: dict[str, dict[str, Tensor]] = {"standardizer": {}, "columns": {}, "calibration": {}, "stack": {}}
+    for name, tensor in tensors.items():
+        kind = name.partition(".")[0]
+        part = "columns" if kind in ("power", "cells", "constants") else kind
+        parts[part if part in parts else "stack"][name] = tensor
+    check_tensors(
+        parts["standardizer"], {"standardizer.mean": (dim,), "standardizer.scale": (dim,)}, single=set()
+    )
+    stack = stack_of(parts["stack"], meta["stack"], dim, count)
+    power, cells, constants = columns_of(parts["columns"], dim)
+    prior = Prior(stack.law, config.sigma_max)
+    _check_answers(stack, prior, config.sigma_min)
+    return FittedModel(
+        codec=Codec(
+            Standardizer(tensors["standardizer.mean"], tensors["standardizer.scale"]),
+            columns,
+            classes,
+            meta["label_column"],
+            power,
+            cells,
+            constants,
+        ),
+        denoiser=stack,
+        prior=prior,
+        config=config,
+        sampling=sampling,
+        history=History(),
+        provenance=_provenance(meta),
+        experts=report_of(meta["experts"], tensors["calibration"]),
+    )
+
+
 @torch.no_grad()
-def _check_answers(network: Network, prior: Prior, sigma_min: float) -> None:
-    """Raise `InputError` if the network's answers are out of all proportion, so that samples would be NaN.
+def _check_answers(network: Network | Stacked, prior: Prior, sigma_min: float) -> None:
+    """Raise `InputError` if the denoiser's answers are out of all proportion, so that samples would be NaN.
 
     Finite weights can be too large together. So a few noisy points are denoised, at levels over the range.
     """
@@ -142,7 +210,10 @@ def _check_answers(network: Network, prior: Prior, sigma_min: float) -> None:
         z, label = Prior(prior.distribution, float(sigma)).rows(range(64), seed=0)
         given = label if network.num_classes > 1 else None
         level = torch.full((64,), float(sigma), dtype=torch.float64)
-        for clean in (network(z, level, given), network.unconditional(z, level)):
+        answers = [network(z, level, given)]
+        if isinstance(network, Network):
+            answers.append(network.unconditional(z, level))
+        for clean in answers:
             if not bool((clean.abs() <= 1e6 * (1 + z.abs().max())).all()):
                 raise InputError(
                     f"its network does not denoise: its answers at noise level {sigma:.3g} are wild"
@@ -230,18 +301,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], dim: int, count: int, config: 
         "moments.frequencies": (count,),
     }
     _same("tensors", set(tensors), {*single, *double})
-    for name, shape in (single | double).items():
-        tensor, kind = tensors[name], torch.float32 if name in single else torch.float64
-        allowed = tensor.ndim == len(shape) and all(
-            want in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
-        )
-        if not allowed or tensor.dtype != kind:
-            raise InputError(
-                f"tensor {name!r} must have shape {shape} and type {kind}, "
-                f"got {tuple(tensor.shape)} and {tensor.dtype}"
-            )
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"tensor {name!r} has numbers that are not finite")
+    check_tensors(tensors, single | double, single=set(single))
     if not bool((tensors["standardizer.scale"] > 0).all()):
         raise InputError("tensor 'standardizer.scale' must be > 0")
     frequencies = tensors["moments.frequencies"]

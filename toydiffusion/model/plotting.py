@@ -66,7 +66,7 @@ def plot_model(
     - `n`, `seed`: the samples are the first n of this seed.
     - `progress`: whether to show a progress bar for the densities.
     """
-    codec, d = model.codec, model.dim
+    codec, d = model.codec, model.codec.num_columns
     order = list(range(d))[:MOST_COLUMNS] if columns is None else list(columns)
     names = [codec.names[j] for j in order]
     classes = [] if codec.classes is None else [str(name) for name in codec.classes.tolist()]
@@ -92,7 +92,7 @@ def plot_model(
     def exact(points: FloatArray) -> FloatArray | None:
         if truth is None:
             return None
-        return truth.log_prob(codec.to_z(table_of(points)), model.sigma_min).numpy() + codec.log_det
+        return truth.log_prob(codec.to_z(table_of(points)), model.sigma_min).numpy() + codec.log_det(points)
 
     if d > 2 or len(order) < d:
         if truth is not None:

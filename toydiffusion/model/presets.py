@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from toydiffusion.experts import TableConfig
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig
 
@@ -13,11 +14,11 @@ from toydiffusion.training import TrainConfig
 class Preset:
     """A named recipe.
 
-    - `train`: how to train.
+    - `train`: how to fit.
     - `sample`: how to sample.
     """
 
-    train: TrainConfig
+    train: TrainConfig | TableConfig
     sample: SampleConfig
 
 
@@ -41,10 +42,14 @@ PRESETS: dict[str, Preset] = {
         ),
         SampleConfig(steps=1000, solver="euler", schedule="exp"),
     ),
+    "table": Preset(TableConfig(), SampleConfig()),
 }
 """Every recipe by name.
 
 "original" is the recipe of the project that this one began from, done right. Three fully connected layers of
 256 units predict the added noise. The schedule is sigma(t) = exp(5(t - 1)), and the sampler takes 1,000 Euler
 steps. The points are not standardised.
+
+"table" is for tables of numbers, small ones above all: a Gaussian mixture and networks, stacked at every
+noise level by how well they predict held-out points. Its settings are a `TableConfig`.
 """

@@ -69,7 +69,7 @@ def sample_blocks(
         start, own = _start(model, rows[part], top, own, None if given is None else given[part], seed)
         if student is not None:
             z = student.ends(start, model.prior.distribution, own)
-            return Block(model.codec.to_x(z), model.codec.labels(own))
+            return Block(model.codec.to_x(z, snapped=True), model.codec.labels(own))
         points = trajectory(
             denoiser,
             start,
@@ -81,7 +81,7 @@ def sample_blocks(
             churn=plan.churn,
             moments=model.prior.distribution,
         )
-        return Block(model.codec.to_x(last(points)), model.codec.labels(own))
+        return Block(model.codec.to_x(last(points), snapped=True), model.codec.labels(own))
 
     def blocks() -> Iterator[Block]:
         with bar("sampling", len(rows), progress) as move:
@@ -107,18 +107,21 @@ def sample_trajectory(
     """Return the points of these rows at every level, `(steps + 1, n, d)`, and the levels, the last one 0."""
     denoiser, levels = model.guided(plan.guidance), plan.levels(model.sigma_min, model.sigma_max)
     start, own = _start(model, rows, float(levels[0]), label, None, seed)
-    points = trajectory(
-        denoiser,
-        start,
-        levels,
-        solver(plan.solver),
-        label=own,
-        seed=seed,
-        first_row=rows.start,
-        churn=plan.churn,
-        moments=model.prior.distribution,
+    points = list(
+        trajectory(
+            denoiser,
+            start,
+            levels,
+            solver(plan.solver),
+            label=own,
+            seed=seed,
+            first_row=rows.start,
+            churn=plan.churn,
+            moments=model.prior.distribution,
+        )
     )
-    return np.stack([model.codec.to_x(z) for z in points]), np.append(levels.numpy(), 0.0)
+    stages = [model.codec.to_x(z, snapped=i == len(points) - 1) for i, z in enumerate(points)]
+    return np.stack(stages), np.append(levels.numpy(), 0.0)
 
 
 def _start(

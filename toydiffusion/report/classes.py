@@ -79,7 +79,7 @@ def classes(learned: Learned, settings: DemoSettings, *, seed: int) -> Part:
             "data_border_mass": border_mass(data, own, squares=squares, near=NEAR_BORDER),
             "inner": inner,
             "outer": outer,
-            "schedule": learned.model.config.schedule,
+            "schedule": learned.config.schedule,
             "guided": {
                 "weight": GUIDANCE,
                 "accuracy": share_inside(guided, law, guided_label),

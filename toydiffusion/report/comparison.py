@@ -42,7 +42,7 @@ def train_schedules(
 
 def schedules(models: dict[str, list[Learned]], settings: DemoSettings, *, seed: int) -> Part:
     """Compare the schedules in training and sampling together, in training only and in sampling only."""
-    law, config = models["exp"][0].law, models["exp"][0].model.config
+    law, config = models["exp"][0].law, models["exp"][0].config
     n = settings.schedule_points
     measured: dict[str, dict[str, list[float]]] = {
         key: {name: [] for name in ORIGINALS}

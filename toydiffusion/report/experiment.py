@@ -15,6 +15,7 @@ from toydiffusion.distributions import Bounded, Distribution
 from toydiffusion.figures import save_gif, save_png, squares
 from toydiffusion.metrics import Estimate, denoiser_divergence, share_inside, total_variation
 from toydiffusion.model import PRESETS, Diffusion
+from toydiffusion.training import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,11 +69,13 @@ class Learned:
     """A fitted model and its exact law.
 
     - `model`: the model.
+    - `config`: how it was trained.
     - `law`: the exact law, in x.
     - `seed`: the seed of the training.
     """
 
     model: Diffusion
+    config: TrainConfig
     law: Bounded
     seed: int
 
@@ -141,12 +144,14 @@ def learn(
     - `labelled`: whether the model gets the labels, default False.
     """
     recipe = PRESETS[preset]
+    train = recipe.train
+    assert isinstance(train, TrainConfig)
     config = replace(
-        recipe.train,
-        steps=max(1, round(recipe.train.total_steps(points, law.num_classes if labelled else 1) * effort)),
-        batch_size=batch_size or recipe.train.batch_size,
-        schedule=schedule or recipe.train.schedule,
+        train,
+        steps=max(1, round(train.total_steps(points, law.num_classes if labelled else 1) * effort)),
+        batch_size=batch_size or train.batch_size,
+        schedule=schedule or train.schedule,
     )
     x, y = law.sample(points, seed=seed)
     model = Diffusion(config, recipe.sample).fit(x, y if labelled else None, seed=seed, progress=False)
-    return Learned(model, law, seed)
+    return Learned(model, config, law, seed)

@@ -67,13 +67,13 @@ def training(recipes: dict[str, Learned], settings: DemoSettings, *, seed: int) 
         training_z = model.standardizer.z(torch.from_numpy(learned.law.sample(settings.points, seed=seed)[0]))
         # Each training point needs many noise levels, or the average over the noise is too inaccurate.
         training_z = training_z.repeat(-(-settings.fresh // len(training_z)), 1)
-        least, least_error = expected_loss(learned.truth.denoise, model.config, z, None, seed=seed)
-        fresh, fresh_error = expected_loss(model.denoiser, model.config, z, None, seed=seed)
-        own, own_error = expected_loss(model.denoiser, model.config, training_z, None, seed=seed)
+        least, least_error = expected_loss(learned.truth.denoise, learned.config, z, None, seed=seed)
+        fresh, fresh_error = expected_loss(model.denoiser, learned.config, z, None, seed=seed)
+        own, own_error = expected_loss(model.denoiser, learned.config, training_z, None, seed=seed)
         kl = learned.divergence(settings.fresh, seed=seed)
         numbers[name] = {
             "steps": len(model.history.loss),
-            "weights": build(model.dim, 1, model.config, seed=0).size,
+            "weights": build(model.dim, 1, learned.config, seed=0).size,
             "least": {"value": least, "std_error": least_error},
             "fresh": {"value": fresh, "std_error": fresh_error},
             "training_points": {"value": own, "std_error": own_error},

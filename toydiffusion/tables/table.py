@@ -128,10 +128,11 @@ def describe(values: FloatArray | LabelArray) -> str:
     return f"an array of shape {values.shape} and type {values.dtype}"
 
 
-def check_for_fit(table: Table) -> None:
+def check_for_fit(table: Table, *, constants: bool = False) -> None:
     """Raise InputError unless a model can be fitted to the table.
 
     - `table`: the points, with or without labels.
+    - `constants`: whether columns may be constant, as long as not all are.
 
     A model needs at least 2 points without missing numbers, at most 1,000 columns, no constant column and,
     if there are labels, 2 to 1,000 classes. The mean and the variance of each column must be finite in
@@ -156,11 +157,12 @@ def check_for_fit(table: Table) -> None:
     constant = points.min(axis=0) == points.max(axis=0)
     if constant.all():
         raise InputError(f"{source}: all {n} points are identical; at least 2 different points are needed")
-    if constant.any():
+    if constant.any() and not constants:
         j = int(np.argmax(constant))
         value = float(points[0, j])
         raise InputError(f"{source}: column {shown(names[j])} is {value} in every row; leave it out")
-    _check_moments(points, names, source)
+    varying = ~constant
+    _check_moments(points[:, varying], [name for name, on in zip(names, varying, strict=True) if on], source)
     if table.labels is not None and (table.labels == table.labels[0]).all():
         where = "" if table.label_column is None else f" in column {shown(table.label_column)}"
         only = shown(table.labels.tolist()[0])

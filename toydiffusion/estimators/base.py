@@ -1,0 +1,73 @@
+"""What the estimators share: their arguments, and the model behind them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from toydiffusion.errors import InputError
+from toydiffusion.experts import TableConfig
+from toydiffusion.model import Diffusion
+from toydiffusion.tables import Table
+from toydiffusion.training import TrainConfig
+from toydiffusion.types import FloatArray, LabelArray
+
+
+class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """An estimator with a `Diffusion` inside it, `model_`.
+
+    Columns are matched as in scikit-learn: data frames must have the names of the fit, in their order.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: TableConfig | TrainConfig | None = None,
+        tolerance: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.config = config
+        self.tolerance = tolerance
+        self.random_state = random_state
+
+    def _fit(self, X: Any, y: LabelArray | None, *, validated: bool = False) -> Self:
+        points = X if validated else validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        names = getattr(self, "feature_names_in_", None)
+        table = Table(
+            np.ascontiguousarray(points, dtype=np.float64),
+            None if names is None else tuple(names.tolist()),
+            y,
+            None,
+            "X",
+        )
+        config = self._default() if self.config is None else self.config
+        try:
+            self.model_ = Diffusion(config).fit_table(table, seed=self._seed(), progress=False)
+        except InputError as error:
+            # scikit-learn's words for a single row.
+            raise ValueError(str(error)) from None
+        return self
+
+    def _default(self) -> TableConfig:
+        return TableConfig()
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _checked(self, X: Any) -> FloatArray:
+        """Return new points of the columns of the fit, `(n, columns)`."""
+        check_is_fitted(self, "model_")
+        points: FloatArray = np.ascontiguousarray(
+            validate_data(self, X, dtype=np.float64, reset=False), dtype=np.float64
+        )
+        return points
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a `.safetensors` file, which `toydiffusion.load` and the commands read."""
+        check_is_fitted(self, "model_")
+        self.model_.save(path)

@@ -1,0 +1,84 @@
+"""Densities and samples of a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import DensityMixin
+
+from toydiffusion.certificate import Certificate
+from toydiffusion.distributions import Distribution
+from toydiffusion.estimators.base import TableEstimator
+from toydiffusion.types import FloatArray
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
+    """The density of a table of numbers, as a scikit-learn estimator.
+
+    - `config`: a `TableConfig`, or a `TrainConfig` for a single network; None (default) is `TableConfig()`.
+    - `tolerance`: the error bar asked for each log-density, in nats; None (default) is that of `log_prob`.
+    - `random_state`: None (default), a whole number, or a `RandomState`.
+
+    After `fit`:
+
+    - `model_`: the fitted `Diffusion`.
+    - `n_features_in_`, `feature_names_in_`: as everywhere in scikit-learn.
+
+    Values that repeat are spread over their cells (`Cells`): log-densities are those of the spread-out values.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> density = DiffusionDensity(random_state=0).fit(X)
+    >>> density.score_samples(X[:2]).shape, density.sample(3, random_state=0).shape
+    ((2,), (3, 4))
+    """
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the rows of X, `(n, columns)`. `y` is ignored."""
+        return self._fit(X, None)
+
+    def score_samples(self, X: Any) -> FloatArray:
+        """Return the log-density of each row, `(n,)`, in nats."""
+        points = self._checked(X)
+        return self.model_.log_prob(points, tolerance=self.tolerance).value
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-density of the rows, in nats, as `GaussianMixture.score` does."""
+        return float(self.score_samples(X).mean())
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+        first_row: int = 0,
+        as_frame: bool = False,
+    ) -> FloatArray | DataFrame:
+        """Return new rows, `(n_samples, columns)`.
+
+        - `random_state`: None (default) takes that of the estimator. The same number gives the same rows.
+        - `first_row`: the number of the first row in the endless sample of this random state.
+        - `as_frame`: whether to return a pandas data frame.
+        """
+        seed = self._sampling_seed(random_state)
+        if as_frame:
+            return self.model_.sample(n_samples, seed=seed, first_row=first_row, as_frame=True)
+        return self.model_.sample(n_samples, seed=seed, first_row=first_row)
+
+    def check_density(self, truth: Distribution | None = None, *, points: int = 1000) -> Certificate:
+        """Return the certificate of the density: its mass, whether its bars hold; `Diffusion.check_density`."""
+        self._sampling_seed(None)
+        return self.model_.check_density(truth, points=points, progress=False)
+
+    def _sampling_seed(self, random_state: int | np.random.RandomState | None) -> int:
+        from sklearn.utils import check_random_state
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self, "model_")
+        return (
+            self._seed() if random_state is None else int(check_random_state(random_state).randint(2**31 - 1))
+        )

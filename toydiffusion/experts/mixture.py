@@ -1,0 +1,353 @@
+"""Gaussian mixtures fitted to the points: many candidates, stacked by their held-out density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toydiffusion.distributions import GaussianMixture
+from toydiffusion.errors import InputError
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.types import Labels, Points
+
+FEWEST_SHARE = 0.04
+"""A candidate with less weight than this in the stack is dropped."""
+_ITERATIONS = 30
+"""The iterations of EM for a candidate. Each starts from the one before it, so few suffice."""
+_LEAST_VARIANCE = 1e-14
+"""The least variance of a column in a component, in the units of z."""
+_SELECTED_ON = 4000
+"""The points on which candidates are compared. The winners are then fitted to all."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one candidate is: how many components each class has, and how its covariances are shrunk.
+
+    With n_j and S_j the weight and the scatter of component j, and W the mean of S_j over all components,
+
+        C_j = (S_j + shrinkage P) / (n_j + shrinkage),    P = (1 - flattening) W + flattening diag(W).
+
+    This is the mode of the posterior under an inverse-Wishart law around P (Fraley & Raftery 2007).
+
+    - `components`: the number of components of each class.
+    - `shrinkage`: how many points the common covariance P counts as; infinity gives all components P.
+    - `flattening`: the share of the diagonal in P, from 0 to 1.
+    """
+
+    components: int
+    shrinkage: float
+    flattening: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate of the mixture and its part in the stack.
+
+    - `shape`: what it is.
+    - `held_out`: its mean log-density of points it was not fitted to, in nats.
+    - `share`: its weight in the stack; 0 for one that was dropped.
+    """
+
+    shape: Shape
+    held_out: float
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureFit:
+    """Mixtures fitted to points, and how well they predict points they have not seen.
+
+    - `law`: the mixture fitted to all points.
+    - `folds`: for each fold the mixture fitted to all other points.
+    - `held_out` `(n,)`: `log p(z | label)` of each point under the mixture of its fold, in nats.
+    - `candidates`: all candidates that were tried.
+    """
+
+    law: GaussianMixture
+    folds: tuple[GaussianMixture, ...]
+    held_out: Tensor
+    candidates: tuple[Candidate, ...]
+
+
+def fit_mixture(
+    z: Points,
+    label: Labels | None,
+    fold: Tensor,
+    *,
+    components: Sequence[int],
+    shrinkages: Sequence[float],
+    flattenings: Sequence[float],
+    fewest: float = FEWEST_SHARE,
+    seed: int,
+) -> MixtureFit:
+    """Return the mixture that predicts held-out points best.
+
+    Every combination of the grid is fitted by EM to all points but those of one fold, for each fold in turn.
+    The weights w of the stack maximise the held-out log-density `sum_i log sum_m w_m p_m(z_i | label_i)`
+    (Smyth & Wolpert 1999, "Linearly combining density estimators via stacking"). With more components the
+    density at first rises and later falls; the grid is cut off after two numbers without a gain.
+
+    - `z` `(n, d)` float64: the points.
+    - `label` `(n,)`: their class indices, or None. Each class has components of its own.
+    - `fold` `(n,)`: the fold of each point, 0..B-1.
+    - `components`, `shrinkages`, `flattenings`: the grid; see `Shape`.
+    - `fewest`: candidates with less weight in the stack are dropped; 1 keeps the best one alone.
+    - `seed`: of the first centers.
+    """
+    label = torch.zeros(len(z), dtype=torch.int64) if label is None else label
+    num_folds = int(fold.max()) + 1
+    chosen = _chosen(label, fold, seed)
+    padded = _Padded.of(z[chosen], label[chosen], fold[chosen], num_folds)
+    tried: list[tuple[Shape, _Components, Tensor]] = []
+    best, without_gain = -math.inf, 0
+    for k in components:
+        start, gained = None, -math.inf
+        for flattening in flattenings:
+            for shrinkage in sorted(shrinkages, reverse=True) if k * padded.num_classes > 1 else (math.inf,):
+                shape = Shape(k, shrinkage, flattening)
+                start = _Components.first(padded, k, seed) if start is None else start
+                start = fitted(padded, shape, start, _ITERATIONS)
+                held_out = padded.held_out(start)
+                tried.append((shape, start, held_out))
+                gained = max(gained, float(held_out.mean()))
+        without_gain = 0 if gained > best + 1e-3 else without_gain + 1
+        best = max(best, gained)
+        if without_gain == 2:
+            break
+    log_probs = torch.stack([held_out for _, _, held_out in tried], 1)
+    shares = stacked(log_probs, fewest)
+    kept = [
+        (shape, fit, share) for (shape, fit, _), share in zip(tried, shares.tolist(), strict=True) if share
+    ]
+    whole = padded
+    if len(chosen) < len(z):
+        whole = _Padded.of(z, label, fold, num_folds)
+        kept = [(shape, fitted(whole, shape, fit, _ITERATIONS), share) for shape, fit, share in kept]
+    laws = [_law(whole, [(fit, share) for _, fit, share in kept], b) for b in range(num_folds + 1)]
+    each = torch.stack([whole.held_out(fit) for _, fit, _ in kept], 1)
+    held_out = (each + torch.tensor([share for _, _, share in kept], dtype=torch.float64).log()).logsumexp(1)
+    return MixtureFit(
+        law=laws[-1],
+        folds=tuple(laws[:-1]),
+        held_out=held_out,
+        candidates=tuple(
+            Candidate(shape, float(one.mean()), share)
+            for (shape, _, one), share in zip(tried, shares.tolist(), strict=True)
+        ),
+    )
+
+
+def stacked(log_probs: Tensor, fewest: float = FEWEST_SHARE) -> Tensor:
+    """Return the weights w `(m,)` that maximise `sum_i log sum_m w_m exp(log_probs_im)`; they sum to 1.
+
+    - `log_probs` `(n, m)`: the held-out log-densities of n points under m candidates.
+    - `fewest`: smaller weights are dropped, and the others found again.
+
+    >>> stacked(torch.tensor([[0.0, -9.0], [0.0, -9.0]]).double()).tolist()
+    [1.0, 0.0]
+    """
+    shares = torch.full((log_probs.shape[1],), 1 / log_probs.shape[1], dtype=torch.float64)
+    for _ in range(2):
+        for _ in range(300):
+            shares = (log_probs + shares.log()).softmax(1).mean(0)
+        shares = torch.where(shares < min(fewest, float(shares.max())), 0.0, shares)
+        shares = shares / shares.sum()
+    return shares
+
+
+def fold_of(label: Labels | None, n: int, folds: int, seed: int) -> Tensor:
+    """Return a random fold 0..folds-1 for each of n points, `(n,)`, spread evenly over each class."""
+    order = torch.randperm(n, generator=RowNoise(seed, "folds").generator())
+    if label is not None:
+        order = order[label[order].argsort(stable=True)]
+    found = torch.empty(n, dtype=torch.int64)
+    found[order] = torch.arange(n) % folds
+    return found
+
+
+def _chosen(label: Labels, fold: Tensor, seed: int) -> Tensor:
+    """Return the rows on which candidates are compared: all, or a random choice of each class and fold."""
+    n = len(label)
+    if n <= _SELECTED_ON:
+        return torch.arange(n)
+    order = torch.randperm(n, generator=RowNoise(seed, "selection").generator())
+    order = order[(label * (int(fold.max()) + 1) + fold)[order].argsort(stable=True)]
+    return order[torch.arange(_SELECTED_ON) * n // _SELECTED_ON].sort().values
+
+
+@dataclass(frozen=True, eq=False)
+class _Padded:
+    """Points by class, filled up to the same number N, and who takes part in which fit.
+
+    - `points` `(K, N, d)`.
+    - `weight` `(B + 1, K, N)`: 1 for the points of each fit, 0 for others. Fit b leaves out fold b, and the
+      last one nothing.
+    - `place` `(n,)`: where each point is in `(K, N)` flattened.
+    - `fold` `(n,)`: the fold of each point.
+    - `frequencies` `(K,)`: the shares of the classes.
+    """
+
+    points: Tensor
+    weight: Tensor
+    place: Tensor
+    fold: Tensor
+    frequencies: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, z: Points, label: Labels, fold: Tensor, num_folds: int) -> _Padded:
+        counts = label.bincount()
+        if bool((counts == 0).any()):
+            raise InputError(f"every class 0..{len(counts) - 1} needs a point")
+        most = int(counts.max())
+        order = label.argsort(stable=True)
+        first = counts.cumsum(0) - counts
+        place = torch.empty_like(label)
+        place[order] = torch.arange(len(z)) - first[label[order]] + most * label[order]
+        points = z.new_zeros(len(counts) * most, z.shape[1]).index_copy(0, place, z)
+        part = torch.stack([*(fold != b for b in range(num_folds)), torch.ones_like(fold, dtype=torch.bool)])
+        weight = z.new_zeros(num_folds + 1, len(counts) * most).index_copy(1, place, part.to(z))
+        return cls(
+            points.view(len(counts), most, -1),
+            weight.view(num_folds + 1, len(counts), most),
+            place,
+            fold,
+            counts / len(z),
+        )
+
+    def held_out(self, fit: _Components) -> Tensor:
+        """Return `log p(z | label)` of each point under the fit without its fold, `(n,)`."""
+        each = fit.joint(self.points).logsumexp(2).flatten(1)[:, self.place]
+        return each[self.fold, torch.arange(len(self.fold))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Components:
+    """The components of B + 1 fits side by side, k for each of K classes.
+
+    - `share` `(B + 1, K, k)`: their weights within the class.
+    - `mean` `(B + 1, K, k, d)`, `covariance` `(B + 1, K, k, d, d)`.
+    """
+
+    share: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def first(cls, points: _Padded, k: int, seed: int) -> _Components:
+        """Return components around the centers of k-means (k-means++ to begin with), all of one shape."""
+        generator = RowNoise(seed, "centers").generator(k)
+        x, weight = points.points, points.weight
+        fits, classes = weight.shape[:2]
+        dim = x.shape[2]
+        # Distances in units of the spread of all points, so that no column counts more than another.
+        scale = x.flatten(0, 1).std(0).clamp(min=1e-12)
+        at = x / scale
+        nearest = torch.ones_like(weight)
+        centers = []
+        for _ in range(k):
+            chance = (weight * (nearest + 1e-9)).flatten(0, 1)
+            # A class without a point in this fit takes any of its own.
+            chance = torch.where(chance.sum(1, keepdim=True) > 0, chance, 1.0)
+            row = torch.multinomial(chance, 1, generator=generator).view(fits, classes)
+            center = at[torch.arange(classes), row]
+            centers.append(center)
+            away = (at - center[:, :, None]).square().sum(3)
+            nearest = away if len(centers) == 1 else torch.minimum(nearest, away)
+        mean = torch.stack(centers, 2)
+        for _ in range(8 if k > 1 else 0):
+            own = torch.cdist(at.expand(fits, *at.shape), mean).argmin(3)
+            one = torch.nn.functional.one_hot(own, k).to(x) * weight[..., None]
+            count = one.sum(2)[..., None]
+            mean = torch.where(count > 0, one.mT @ at / count.clamp(min=1.0), mean)
+        unit = torch.eye(dim).to(x) * scale.square() * (0.5 if k > 1 else 1.0)
+        return cls(
+            x.new_full((fits, classes, k), 1 / k),
+            mean * scale,
+            unit.expand(fits, classes, k, dim, dim),
+        )
+
+    def joint(self, x: Tensor) -> Tensor:
+        """Return `log share_j N(x; mean_j, covariance_j)` at x `(K, N, d)`, as `(B + 1, K, k, N)`."""
+        factor = torch.linalg.cholesky(self.covariance)
+        unit = torch.eye(x.shape[2]).to(x).expand_as(factor)
+        whiten = torch.linalg.solve_triangular(factor, unit, upper=False)
+        height = whiten.diagonal(dim1=-2, dim2=-1).log().sum(-1) - x.shape[2] / 2 * math.log(2 * math.pi)
+        # (x - mean) is formed before it is whitened: nearly collinear columns would cancel badly after it.
+        away = x[:, None] - self.mean[..., None, :]
+        white = away @ whiten.mT
+        joint: Tensor = (self.share.log() + height)[..., None] - white.square().sum(-1) / 2
+        return joint
+
+    def scatter(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights, means and scatter of the points x `(K, N, d)` under `share` `(B + 1, K, k, N)`."""
+        count = share.sum(-1)
+        mean = share @ x[:, None].expand(-1, 1, -1, -1)[:, 0] / count[..., None].clamp(min=1e-9)
+        away = x[:, None] - mean[..., None, :]
+        return count, mean, (away * share[..., None]).mT @ away
+
+
+def fitted(points: _Padded, shape: Shape, start: _Components, iterations: int) -> _Components:
+    """Return the components after EM from `start`; see `Shape`."""
+    x, k = points.points, shape.components
+    now = start
+    last = -math.inf
+    for _ in range(iterations):
+        joint = now.joint(x)
+        total = joint.logsumexp(2, keepdim=True)
+        responsibility = (joint - total).exp() * points.weight[:, :, None]
+        count, mean, scatter = now.scatter(x, responsibility)
+        mean = torch.where(count[..., None] > 1e-6, mean, now.mean)
+        # Half a point for each component, so that none is lost for ever.
+        share = (count + 0.5) / (count + 0.5).sum(-1, keepdim=True)
+        common = scatter.sum((1, 2), keepdim=True) / count.sum((1, 2))[:, None, None, None, None]
+        flat = torch.diag_embed(common.diagonal(dim1=-2, dim2=-1).clamp(min=_LEAST_VARIANCE))
+        around = torch.lerp(common, flat, shape.flattening)
+        if math.isinf(shape.shrinkage):
+            covariance = around.expand(-1, *scatter.shape[1:3], -1, -1)
+        else:
+            weight = (count + shape.shrinkage)[..., None, None]
+            covariance = (scatter + shape.shrinkage * around) / weight
+        now = _Components(share, mean, _proper(covariance))
+        log_prob = float((total[:, :, 0] * points.weight).sum() / points.weight.sum())
+        if k == 1 or log_prob - last < 1e-4:
+            break
+        last = log_prob
+    return now
+
+
+def _proper(covariance: Tensor) -> Tensor:
+    """Return covariances `(..., d, d)` that can be factorised: the diagonal grows where they cannot."""
+    flat = torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1).clamp(min=_LEAST_VARIANCE))
+    extra = 1e-12
+    while bool((failed := torch.linalg.cholesky_ex(covariance).info > 0).any()):
+        covariance = torch.where(failed[..., None, None], covariance + extra * flat, covariance)
+        extra *= 10
+    return covariance
+
+
+def _law(points: _Padded, kept: Sequence[tuple[_Components, float]], fit: int) -> GaussianMixture:
+    """Return the stack of the candidates' fits of this number as one mixture."""
+    means, covariances, weights, labels = [], [], [], []
+    for one, share in kept:
+        classes, k, dim = one.mean.shape[1:]
+        weight = share * points.frequencies[:, None] * one.share[fit]
+        means.append(one.mean[fit].reshape(-1, dim))
+        covariances.append(one.covariance[fit].reshape(-1, dim, dim))
+        weights.append(weight.flatten())
+        labels.append(torch.arange(classes).repeat_interleave(k))
+    covariance = torch.cat(covariances)
+    return GaussianMixture(
+        torch.cat(means),
+        (covariance + covariance.mT) / 2,
+        weights=torch.cat(weights),
+        labels=torch.cat(labels),
+    )

@@ -1,0 +1,183 @@
+"""Training networks side by side, one for each fold, each stopped on the fold that it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toydiffusion.denoisers import GaussianExpert, Residuals, ResidualSizes
+from toydiffusion.row_noise import RowNoise
+from toydiffusion.types import Labels, Points
+
+SIGMA_LOW = 0.01
+"""The lowest noise level that networks are trained at. Below it the mixture alone counts."""
+SIGMA_HIGH = 10.0
+"""The highest one. Above it the data look like a Gaussian."""
+_LOOKS = 40
+"""How often the held-out loss is measured."""
+_HELD_OUT = 2000
+"""The noisy points of a fold on which it is measured, at least."""
+_WARM_UP = 20
+
+
+@dataclass(frozen=True, eq=False)
+class FoldNetworks:
+    """Networks side by side: member k was trained without fold k.
+
+    - `networks`: the weights with the smallest held-out loss of each.
+    - `held_out` `(looks, members)`: the held-out losses over that of the Gaussian alone, less 1.
+    - `steps` `(looks,)`: the steps at which they were measured.
+    """
+
+    networks: Residuals
+    held_out: Tensor
+    steps: tuple[int, ...]
+
+    @property
+    def gain(self) -> float:
+        """The mean over the members of their smallest held-out loss, over that of the Gaussian, less 1."""
+        return float(self.held_out.min(0).values.mean())
+
+
+def train_folds(
+    z: Points,
+    label: Labels | None,
+    fold: Tensor,
+    gaussians: Sequence[GaussianExpert],
+    *,
+    width: int,
+    edges: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    low: float,
+    averaging: float = 0.3,
+    seed: int,
+) -> Iterator[FoldNetworks]:
+    """Train a network for each fold on the other folds; yield what there is after each look.
+
+    The loss is `|F - T|^2` with the target `T = (z0 - D_G) / c_out`, at points with a noise and its opposite.
+    Each member keeps the averaged weights of the look at which the loss on its own fold was smallest. The
+    first look is before the first step, where F is 0: a network that does not help stays at 0.
+
+    - `z` `(n, d)` float64, `label` `(n,)` or None: the points and their classes.
+    - `fold` `(n,)`: the fold of each point, 0..B-1.
+    - `gaussians`: for each fold the denoiser `D_G` of the Gaussian fitted without it.
+    - `low`: the lowest noise level.
+    - `seed`: of weights, batches and noise.
+    """
+    members, d = int(fold.max()) + 1, z.shape[1]
+    classes = 1 if label is None else int(label.max()) + 1
+    sizes = ResidualSizes(members, d, classes, width, edges)
+    network = Residuals(sizes, RowNoise(seed, "residuals").generator(edges))
+    average = Residuals(sizes, torch.Generator()).requires_grad_(False)
+    average.load_state_dict(network.state_dict())
+    best = {name: value.clone() for name, value in network.state_dict().items()}
+    adam = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+    generator = RowNoise(seed, "batches").generator(edges)
+    # Where the points of each training set are, filled up by repeating them.
+    rows = [(fold != k).nonzero()[:, 0] for k in range(members)]
+    held = _HeldOut.of(z, label, fold, gaussians, low, RowNoise(seed, "held-out noise").generator())
+    looks, losses = [0], [held.loss(average)]
+    yield FoldNetworks(average, torch.zeros(1, members), (0,))
+    single = z.float()
+    for step in range(steps):
+        pick = torch.stack([own[torch.randint(len(own), (batch_size,), generator=generator)] for own in rows])
+        strata = torch.rand(members, batch_size, generator=generator).argsort(1)
+        u = (strata + torch.rand(members, batch_size, generator=generator)) / batch_size
+        sigma = _levels(u, low)
+        eps = torch.randn(members, batch_size, d, generator=generator)
+        clean = single[pick]
+        kind = None if label is None else label[pick].repeat(1, 2)
+        noise = sigma[..., None] * eps
+        noisy, level = torch.cat([clean + noise, clean - noise], 1), sigma.repeat(1, 2)
+        target = _target(gaussians, clean.repeat(1, 2, 1), noisy, level, kind)
+        loss = (network(noisy, level, kind) - target).square().mean((1, 2)).sum()
+        adam.zero_grad(set_to_none=False)
+        loss.backward()
+        falling = (steps - step) / steps
+        for group in adam.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / _WARM_UP) * falling
+        adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(average.parameters()), list(network.parameters()), 1 / (1 + averaging * step)
+            )
+        if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
+            found = held.loss(average)
+            better = found < torch.stack(losses).min(0).values
+            for name, value in average.state_dict().items():
+                best[name][better] = value[better]
+            looks.append(step + 1)
+            losses.append(found)
+            kept = Residuals(sizes, torch.Generator()).requires_grad_(False)
+            kept.load_state_dict(best)
+            yield FoldNetworks(kept, torch.stack(losses) / losses[0] - 1, tuple(looks))
+
+
+def _levels(u: Tensor, low: float) -> Tensor:
+    """Return noise levels for uniforms u: `sigma = t / (1 - t)` with t uniform, between the ends."""
+    first, last = low / (1 + low), SIGMA_HIGH / (1 + SIGMA_HIGH)
+    t = first + (last - first) * u
+    return t / (1 - t)
+
+
+def _target(
+    gaussians: Sequence[GaussianExpert], clean: Tensor, noisy: Tensor, sigma: Tensor, label: Labels | None
+) -> Tensor:
+    """Return `(z0 - D_G) / c_out` for points `(members, b, d)`, in the precision of `clean`."""
+    expected = [
+        gaussian(noisy[k].double(), sigma[k].double(), None if label is None else label[k])[0]
+        for k, gaussian in enumerate(gaussians)
+    ]
+    c_out = sigma * (1 + sigma.square()).rsqrt()
+    return (clean - torch.stack(expected).to(clean)) / c_out[..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """Noisy points of each fold, always the same, so that differences of losses are those of the weights."""
+
+    noisy: Tensor
+    sigma: Tensor
+    label: Labels | None
+    target: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        z: Points,
+        label: Labels | None,
+        fold: Tensor,
+        gaussians: Sequence[GaussianExpert],
+        low: float,
+        generator: torch.Generator,
+    ) -> _HeldOut:
+        members = int(fold.max()) + 1
+        own = [(fold == k).nonzero()[:, 0] for k in range(members)]
+        most = max(len(rows) for rows in own)
+        copies = max(1, math.ceil(_HELD_OUT / (2 * most)))
+        # Smaller folds are filled up with points of weight 0.
+        pick = torch.stack([torch.cat([r, r[:1].expand(most - len(r))]) for r in own]).repeat(1, copies)
+        weight = torch.stack([(torch.arange(most) < len(r)).float() for r in own]).repeat(1, 2 * copies)
+        size = most * copies
+        strata = torch.rand(members, size, generator=generator).argsort(1)
+        sigma = _levels((strata + 0.5) / size, low)
+        clean = z[pick].float()
+        noise = sigma[..., None] * torch.randn(clean.shape, generator=generator)
+        noisy, level = torch.cat([clean + noise, clean - noise], 1), sigma.repeat(1, 2)
+        kind = None if label is None else label[pick].repeat(1, 2)
+        target = _target(gaussians, clean.repeat(1, 2, 1), noisy, level, kind)
+        return cls(noisy, level, kind, target, weight / weight.sum(1, keepdim=True))
+
+    @torch.no_grad()
+    def loss(self, network: Residuals) -> Tensor:
+        """Return the mean squared error of each member on its own fold, `(members,)`."""
+        error = network(self.noisy, self.sigma, self.label) - self.target
+        loss: Tensor = (error.square().mean(2) * self.weight).sum(1)
+        return loss
