@@ -47,7 +47,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         )
         config = self._default() if self.config is None else self.config
         try:
-            self.model_ = Diffusion(config).fit_table(table, seed=self._seed(), progress=False)
+            self.model_ = Diffusion(config).fit_table(table, seed=seed_of(self.random_state), progress=False)
         except InputError as error:
             # scikit-learn's words for a single row.
             raise ValueError(str(error)) from None
@@ -55,9 +55,6 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
     def _default(self) -> TableConfig:
         return TableConfig()
-
-    def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _checked(self, X: Any) -> FloatArray:
         """Return new points of the columns of the fit, `(n, columns)`."""
@@ -71,3 +68,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         """Write the model to a `.safetensors` file, which `toydiffusion.load` and the commands read."""
         check_is_fitted(self, "model_")
         self.model_.save(path)
+
+
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """Return a seed from what scikit-learn calls a random state. A number gives the same seed each time."""
+    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import DensityMixin
+from sklearn.utils.validation import check_is_fitted
 
 from toydiffusion.certificate import Certificate
 from toydiffusion.distributions import Distribution
-from toydiffusion.estimators.base import TableEstimator
+from toydiffusion.estimators.base import TableEstimator, seed_of
 from toydiffusion.types import FloatArray
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
     - `model_`: the fitted `Diffusion`.
     - `n_features_in_`, `feature_names_in_`: as everywhere in scikit-learn.
 
-    Values that repeat are spread over their cells (`Cells`): log-densities are those of the spread-out values.
+    Values that repeat are spread over their cells (`Cells`). Log-densities are those of the spread-out
+    values.
 
     >>> from sklearn.datasets import load_iris
     >>> X = load_iris().data
@@ -70,15 +72,10 @@ class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
         return self.model_.sample(n_samples, seed=seed, first_row=first_row)
 
     def check_density(self, truth: Distribution | None = None, *, points: int = 1000) -> Certificate:
-        """Return the certificate of the density: its mass, whether its bars hold; `Diffusion.check_density`."""
-        self._sampling_seed(None)
+        """Return the certificate of the density: its mass, and whether its error bars hold."""
+        check_is_fitted(self, "model_")
         return self.model_.check_density(truth, points=points, progress=False)
 
     def _sampling_seed(self, random_state: int | np.random.RandomState | None) -> int:
-        from sklearn.utils import check_random_state
-        from sklearn.utils.validation import check_is_fitted
-
         check_is_fitted(self, "model_")
-        return (
-            self._seed() if random_state is None else int(check_random_state(random_state).randint(2**31 - 1))
-        )
+        return seed_of(self.random_state if random_state is None else random_state)

@@ -42,8 +42,8 @@ class ExpertsReport:
     - `network_gain`: the share of the Gaussian's held-out loss that the networks removed, at most 1.
     - `temperature`: by what the logits of the class probabilities are divided, so that their log-loss at
       held-out points is smallest; 1 without classes. It is found with the mixture.
-    - `calibration`: the log-densities in z of all training points at noise level `OUTLIER_SIGMA`, each under a
-      mixture that has not seen it, in ascending order. Conformal p-values are counted from them.
+    - `calibration`: the log-densities in z of all training points at noise level `OUTLIER_SIGMA`, each under
+      a mixture that has not seen it, in ascending order. Conformal p-values are counted from them.
     """
 
     mixture: float

@@ -146,19 +146,18 @@ def conditional_tails(law: GaussianMixture, z: Points) -> tuple[Tensor, tuple[Te
     # log N(z) - log N(z_i | others), up to constants that all components share.
     share = (joint[:, :, None] + standard.square() / 2 + spread.log()).softmax(1)
 
-    def distribution(value: Tensor) -> Tensor:
-        return (share * torch.special.ndtr((value[:, None] - mean) / spread)).sum(1)
+    def below_or_above(value: Tensor, sign: float) -> Tensor:
+        """The probability of less than the value, or with sign -1 of more."""
+        found: Tensor = (share * torch.special.ndtr(sign * (value[:, None] - mean) / spread)).sum(1)
+        return found
 
-    def upper(value: Tensor) -> Tensor:
-        return (share * torch.special.ndtr((mean - value[:, None]) / spread)).sum(1)
-
-    tail = 2 * torch.minimum(distribution(z), upper(z))
+    tail = 2 * torch.minimum(below_or_above(z, 1.0), below_or_above(z, -1.0))
     quantiles = []
     for level in (0.05, 0.5, 0.95):
         below, above = (mean - 9 * spread).amin(1), (mean + 9 * spread).amax(1)
         for _ in range(60):
             middle = (below + above) / 2
-            left = distribution(middle) < level
+            left = below_or_above(middle, 1.0) < level
             below, above = torch.where(left, middle, below), torch.where(left, above, middle)
         quantiles.append((below + above) / 2)
     return tail.clamp(max=1.0), (quantiles[0], quantiles[1], quantiles[2])
