@@ -34,7 +34,7 @@ class ResidualSizes:
         m, d, width, edges = self.members, self.dim, self.width, self.edges
         return {
             "edge_direction": (m, edges, d),
-            "edge_offset": (m, 1, edges),
+            "edge_offset": (m, self.num_classes, edges),
             "place": (m, d + edges, width),
             "level": (m, 2 * len(_OCTAVES), width),
             "class_bias": (m, self.num_classes, width),
@@ -50,7 +50,7 @@ class Residuals(nn.Module):
 
     Each has two hidden layers, `F = W3 silu(W2 silu(W1 u + b) + b2) + b3`. The inputs u are the position
     `z / sqrt(1 + sigma^2)`, edge units (see `Network`), sines and cosines of log sigma, and a bias for each
-    class. F is 0 at first.
+    class, which also moves the edges. F is 0 at first.
 
     - `sizes`: see `ResidualSizes`.
     - `generator`: the source of the initial weights.
@@ -67,7 +67,9 @@ class Residuals(nn.Module):
 
         directions = torch.randn(shapes["edge_direction"], generator=generator)
         self.edge_direction = nn.Parameter(nn.functional.normalize(directions, dim=2))
-        self.edge_offset = uniform("edge_offset", 2.0)
+        # At first the edges of all classes are in the same places.
+        offset = 4 * torch.rand(sizes.members, 1, sizes.edges, generator=generator) - 2
+        self.edge_offset = nn.Parameter(offset.repeat(1, sizes.num_classes, 1))
         self.place = uniform("place", inputs**-0.5)
         self.level = uniform("level", inputs**-0.5)
         self.class_bias = uniform("class_bias", inputs**-0.5)
@@ -132,18 +134,22 @@ class Residuals(nn.Module):
         level = sigma.expand(self.sizes.members, sigma.shape[-1])
         octave = level.log()[..., None] * self.octaves
         steady = torch.cat([octave.cos(), octave.sin()], 2) @ self.level
-        if label is None:
-            steady = steady + self.class_bias[:, :1]
-        else:
-            kind = label.expand(self.sizes.members, label.shape[-1])
-            steady = steady + self.class_bias.gather(1, kind[..., None].expand(-1, -1, self.sizes.width))
+        steady = steady + self._of_class(self.class_bias, label)
         inputs = own * (1 + level.square()).rsqrt()[..., None]
         bend = own.new_zeros(())
         if self.sizes.edges:
-            ahead = own @ self.edge_direction.mT + self.edge_offset
+            ahead = own @ self.edge_direction.mT + self._of_class(self.edge_offset, label)
             bend = torch.tanh(ahead / (4 * level[..., None]))
             inputs = torch.cat([inputs, 4 * bend], 2)
         return inputs @ self.place + steady, bend
+
+    @staticmethod
+    def _of_class(table: Tensor, label: Labels | None) -> Tensor:
+        """Return the rows of a table `(members, K, width)` of these labels, `(members, n or 1, width)`."""
+        if label is None:
+            return table[:, :1]
+        kind = label.expand(len(table), label.shape[-1])
+        return table.gather(1, kind[..., None].expand(-1, -1, table.shape[2]))
 
 
 def _silu(inner: Tensor) -> tuple[Tensor, Tensor]:
