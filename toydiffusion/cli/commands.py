@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -177,7 +177,7 @@ def fit(
         flag(
             str,
             "The recipe. Each setting below, if given, replaces that of the recipe. The defaults shown are "
-            "those of the recipe default.",
+            "those of the recipe default. The recipe table is for tables of numbers, and knows some of them.",
             choices=list(PRESETS),
         ),
     ] = "default",
@@ -195,6 +195,10 @@ def fit(
     checkpoint = out.with_suffix(".checkpoint")
     check_checkpoint(checkpoint)
     recipe = Diffusion(preset=preset)
+    known = [field.name for field in fields(recipe.config)]
+    for name in settings:
+        if name not in known:
+            raise InputError(f"{name} is no setting of preset {preset!r}: {nearest(name, known)}")
     model = Diffusion(replace(recipe.config, **settings), recipe.sampling)
     table = tables.read(points, columns=_names(columns), label_column=label_column)
     _stop_if_asked()

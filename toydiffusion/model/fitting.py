@@ -105,7 +105,11 @@ def _fit_network(
 def _fit_experts(
     table: Table, config: TableConfig, seed: int, progress: bool | None, keeping: _Keeping
 ) -> _Found:
-    """Fit a mixture and networks, and stack them."""
+    """Fit a mixture and networks, and stack them. It takes seconds, so there is no checkpoint."""
+    if keeping.resume:
+        raise InputError(
+            "a model for tables has no checkpoint to resume: fit it again, which gives the same model"
+        )
     codec, points = _table_codec(table, config, seed)
     z, label = codec.to_z(replace(table, points=points)), codec.table_index(table)
     found: Experts | None = None
