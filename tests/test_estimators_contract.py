@@ -12,6 +12,7 @@ from toydiffusion.estimators import DiffusionClassifier, DiffusionDensity, Diffu
 ESTIMATORS = [DiffusionDensity(), DiffusionClassifier(), DiffusionOutlierDetector()]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the checks themselves use what is deprecated
 @parametrize_with_checks(ESTIMATORS)  # type: ignore[untyped-decorator]
 def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:

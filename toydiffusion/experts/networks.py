@@ -29,11 +29,13 @@ class FoldNetworks:
     """Networks side by side: member k was trained without fold k.
 
     - `networks`: the weights with the smallest held-out loss of each.
+    - `average`: the averaged weights of the last look, which have not been chosen by the folds.
     - `held_out` `(looks, members)`: the held-out losses over that of the Gaussian alone, less 1.
     - `steps` `(looks,)`: the steps at which they were measured.
     """
 
     networks: Residuals
+    average: Residuals
     held_out: Tensor
     steps: tuple[int, ...]
 
@@ -83,7 +85,7 @@ def train_folds(
     rows = [(fold != k).nonzero()[:, 0] for k in range(members)]
     held = _HeldOut.of(z, label, fold, gaussians, low, RowNoise(seed, "held-out noise").generator())
     looks, losses = [0], [held.loss(average)]
-    yield FoldNetworks(average, torch.zeros(1, members), (0,))
+    yield FoldNetworks(average, average, torch.zeros(1, members), (0,))
     single = z.float()
     for step in range(steps):
         pick = torch.stack([own[torch.randint(len(own), (batch_size,), generator=generator)] for own in rows])
@@ -116,7 +118,7 @@ def train_folds(
             losses.append(found)
             kept = Residuals(sizes, torch.Generator()).requires_grad_(False)
             kept.load_state_dict(best)
-            yield FoldNetworks(kept, torch.stack(losses) / losses[0] - 1, tuple(looks))
+            yield FoldNetworks(kept, average, torch.stack(losses) / losses[0] - 1, tuple(looks))
 
 
 def _levels(u: Tensor, low: float) -> Tensor:
