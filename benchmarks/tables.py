@@ -68,15 +68,14 @@ def keel(*patterns: str) -> tuple[Points, Labels]:
     assert found is not None
     assert found.submodule_search_locations is not None
     root = Path(found.submodule_search_locations[0]) / "data"
-    rows: dict[tuple[str, ...], str] = {}
+    rows: dict[tuple[float, ...], str] = {}
     for pattern in patterns:
         for path in sorted(root.glob(f"*/raw/{pattern}.dat")):
             for line in path.read_text().splitlines():
                 cells = [cell.strip() for cell in line.split(",")]
                 if len(cells) > 1 and not line.startswith("@"):
-                    rows.setdefault(tuple(cells[:-1]), cells[-1])
-    numbers = np.array([[float(cell) for cell in row] for row in rows])
-    return numbers, np.unique(list(rows.values()), return_inverse=True)[1]
+                    rows.setdefault(tuple(map(float, cells[:-1])), cells[-1])
+    return np.array(list(rows)), np.unique(list(rows.values()), return_inverse=True)[1]
 
 
 def diabetes() -> tuple[Points, None]:

@@ -42,6 +42,8 @@ PLOT = "tests/test_plot.py"
 FILE, COMMAND = "tests/test_model_file.py", "tests/test_log_prob_command.py"
 DISTILLATION = "tests/test_distillation.py"
 LAB = "tests/test_lab.py"
+COLUMNS, STACKED = "tests/test_columns.py", "tests/test_stacked.py"
+EXPERTS, ESTIMATORS, TABLE = "tests/test_experts.py", "tests/test_estimators.py", "tests/test_table_model.py"
 PAGE = "../web/"
 """The page's files, seen from the package."""
 
@@ -1045,6 +1047,153 @@ MUTANTS = [
         "f32x4.splat(0.001)",
         "f32x4.splat(0.002)",
         "",
+    ),
+    Mutant(
+        "the log-determinant of the power map forgotten",
+        "codec/codec.py",
+        "return found + slopes",
+        "return found",
+        f"{COLUMNS} -k 'autograd or both_maps'",
+    ),
+    Mutant(
+        "the second term of the gradient in x forgotten",
+        "codec/codec.py",
+        "inner * self.power.log_slope(x).exp() + self.power.grad_log_slope(x)",
+        "inner * self.power.log_slope(x).exp()",
+        f"{COLUMNS} -k slope_in_x",
+    ),
+    Mutant(
+        "the power map with the wrong exponent on the left",
+        "codec/power.py",
+        "torch.where(t >= 0, power, 2 - power)",
+        "torch.where(t >= 0, power, power)",
+        f"{COLUMNS} -k scikit_learn",
+    ),
+    Mutant(
+        "rounded values spread over half their cells",
+        "codec/cells.py",
+        "self.step * (u - 0.5), 0.0)",
+        "self.step * (u - 0.5) / 2, 0.0)",
+        f"{COLUMNS} -k evenly",
+    ),
+    Mutant(
+        "samples not returned to the grid",
+        "model/sampling.py",
+        "model.codec.to_x(last(points), snapped=True)",
+        "model.codec.to_x(last(points))",
+        f"{COLUMNS} -k on_the_grid",
+    ),
+    Mutant(
+        "a fold seen by the mixture that judges it",
+        "experts/mixture.py",
+        "torch.stack([*(fold != b for b in range(num_folds)), ",
+        "torch.stack([*(fold == fold for b in range(num_folds)), ",
+        f"{EXPERTS} -k without_the_point",
+    ),
+    Mutant(
+        "a fold seen by the network that it stops",
+        "experts/networks.py",
+        "rows = [(fold != k).nonzero()[:, 0] for k in range(members)]",
+        "rows = [(fold == fold).nonzero()[:, 0] for k in range(members)]",
+        f"{EXPERTS} -k own_fold",
+    ),
+    Mutant(
+        "shrinkage towards each component's own covariance",
+        "experts/mixture.py",
+        "around = torch.lerp(common, flat, shape.flattening)",
+        "around = torch.lerp(scatter / count.clamp(min=1e-9)[..., None, None], flat, shape.flattening)",
+        f"{EXPERTS} -k posterior_mode",
+    ),
+    Mutant(
+        "the weights of the candidates shuffled",
+        "experts/mixture.py",
+        "weight = share * points.frequencies[:, None] * one.share[fit]",
+        "weight = (1 - share) * points.frequencies[:, None] * one.share[fit]",
+        f"{EXPERTS} -k weighs_the_candidates",
+    ),
+    Mutant(
+        "the weights of the stack shuffled",
+        "denoisers/stacked.py",
+        "zip(self.networks, weights[1:], strict=True)",
+        "zip(self.networks, weights[1:].flip(0), strict=True)",
+        f"{STACKED} -k formula",
+    ),
+    Mutant(
+        "the mixture's trace without the square of its score",
+        "denoisers/gaussian_expert.py",
+        ".sum(1) - score.square().sum(1)",
+        ".sum(1)",
+        f"{STACKED} -k exact_denoiser",
+    ),
+    Mutant(
+        "the closed trace without the scale of the inputs",
+        "denoisers/residuals.py",
+        "traces = scale * ((slope",
+        "traces = ((slope",
+        f"{STACKED} -k each_network",
+    ),
+    Mutant(
+        "edges without the slope of tanh",
+        "denoisers/residuals.py",
+        "ahead * ((1 - bend.square()) / sigma[:, None])",
+        "ahead * (1 / sigma[:, None])",
+        f"{STACKED} -k each_network",
+    ),
+    Mutant(
+        "the class of a row taken for another's",
+        "denoisers/gaussian_expert.py",
+        "self.labels[rows] != label[:, None]",
+        "self.labels[rows] == label[:, None]",
+        f"{STACKED} -k exact_denoiser",
+    ),
+    Mutant(
+        "a p-value without the +1",
+        "model/outliers.py",
+        "(1 + odder) / (len(model.experts.calibration) + 1)",
+        "odder / (len(model.experts.calibration) + 1)",
+        f"{ESTIMATORS} -k counts_the",
+    ),
+    Mutant(
+        "a p-value that counts ties as usual",
+        "model/outliers.py",
+        'found, side="right")',
+        '-found, side="right")',
+        f"{ESTIMATORS} -k counts_the",
+    ),
+    Mutant(
+        "calibrated on rows that the mixture has seen",
+        "experts/fitting.py",
+        "found[own] = law.log_prob(z[own], OUTLIER_SIGMA)",
+        "found[own] = mixture.law.log_prob(z[own], OUTLIER_SIGMA)",
+        f"{ESTIMATORS} -k left_out",
+    ),
+    Mutant(
+        "selection without the number of rows",
+        "model/outliers.py",
+        "fdr * np.arange(1, len(p) + 1) / max(len(p), 1)",
+        "fdr",
+        f"{ESTIMATORS} -k hochberg",
+    ),
+    Mutant(
+        "tails from the marginal weights",
+        "model/outliers.py",
+        "(joint[:, :, None] + standard.square() / 2 + spread.log()).softmax(1)",
+        "joint[:, :, None].expand_as(standard).softmax(1)",
+        f"{ESTIMATORS} -k conditional_laws",
+    ),
+    Mutant(
+        "probabilities without the temperature",
+        "estimators/classifier.py",
+        "logits = self.predict_joint_log_proba(X) / self.temperature_",
+        "logits = self.predict_joint_log_proba(X)",
+        f"{ESTIMATORS} -k temperature",
+    ),
+    Mutant(
+        "a file that forgets the constant columns",
+        "model/stacked_file.py",
+        "    if codec.constants:\n        tensors",
+        "    if not codec:\n        tensors",
+        f"{TABLE} -k file_gives",
     ),
 ]
 

@@ -113,6 +113,18 @@ def test_held_out_densities_are_those_of_mixtures_fitted_without_the_point() -> 
         torch.testing.assert_close(found.held_out[fold == k], exact, atol=1e-8, rtol=0)
 
 
+def test_the_mixture_of_a_fold_weighs_the_candidates_as_the_stack_does() -> None:
+    z = sample(PAIR, 200)
+    fold = fold_of(None, 200, 4, 0)
+    found = fit_mixture(z, None, fold, **GRID, seed=0)
+    shares = [one.share for one in found.candidates if one.share > 0]
+    assert len(shares) > 1
+    assert max(shares) - min(shares) > 0.05
+    assert sum(shares) == pytest.approx(1)
+    for k, law in enumerate(found.folds):
+        torch.testing.assert_close(law.log_prob(z[fold == k]), found.held_out[fold == k])
+
+
 def test_a_mixture_finds_a_mixture_and_a_gaussian_finds_a_gaussian() -> None:
     z, test = sample(PAIR, 1000), sample(PAIR, 4000, seed=1)
     found = fit_mixture(z, None, fold_of(None, 1000, 5, 0), **GRID, seed=0)
