@@ -17,6 +17,9 @@ from toydiffusion.types import FloatArray, Labels, Points
 KNOTS = 7
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, math.inf)
 """The strengths of the ridge that are tried, in units of what a typical point tells about a weight."""
+_ANCHOR = 3e-4
+"""What the weight of an expert costs, in nats a point for each unit of its square. So weights that hardly
+matter, as at levels where all experts agree, stay those of the mixture alone."""
 _NOISY = 40_000
 """About how many noisy points the weights are found from."""
 _FEWEST_NOISES = 8
@@ -60,7 +63,7 @@ def stack(
     weights at the knots, so this is a convex quadratic `a^T A a - 2 b^T a + c`. It is taken over the points
     of each fold, with the mixture and the networks that have not seen it. To it is added
 
-        ridge sum_i A_ii (a_i - a*_i)^2,    a* = the mixture alone,
+        sum_i (ridge A_ii + n _ANCHOR) (a_i - a*_i)^2,    a* = the mixture alone,
 
     and all a_i are >= 0. The ridge is the one whose weights, found without a fold, are best on that fold.
 
@@ -139,10 +142,13 @@ def _solved(
     gains = {}
     for ridge in _RIDGES:
         gains[ridge] = np.array(
-            [-loss(_weights(quadratic, linear, alone, ridge, everything - {k}), k) for k in everything]
+            [
+                -loss(_weights(quadratic, linear, counts, alone, ridge, everything - {k}), k)
+                for k in everything
+            ]
         )
     best = max(_RIDGES, key=lambda ridge: (gains[ridge].mean(), ridge))
-    weights = _weights(quadratic, linear, alone, best, everything)
+    weights = _weights(quadratic, linear, counts, alone, best, everything)
     error = gains[best].std(ddof=1) / math.sqrt(len(counts))
     return StackFit(
         knots,
@@ -154,7 +160,12 @@ def _solved(
 
 
 def _weights(
-    quadratic: FloatArray, linear: FloatArray, alone: FloatArray, ridge: float, folds: set[int]
+    quadratic: FloatArray,
+    linear: FloatArray,
+    counts: FloatArray,
+    alone: FloatArray,
+    ridge: float,
+    folds: set[int],
 ) -> FloatArray:
     """Return the weights >= 0 that minimise the quadratic over these folds with the ridge."""
     from scipy.optimize import nnls
@@ -163,7 +174,7 @@ def _weights(
         return alone
     chosen = sorted(folds)
     a, b = quadratic[chosen].sum(0), linear[chosen].sum(0)
-    strength = ridge * a.diagonal() + 1e-9 * a.diagonal().max()
+    strength = ridge * a.diagonal() + _ANCHOR * counts[chosen].sum()
     a = a + np.diag(strength)
     b = b + strength * alone
     factor = np.linalg.cholesky(a)
