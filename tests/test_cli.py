@@ -288,13 +288,15 @@ def test_a_preset_holds_but_for_the_flags_given(folder, run, tmp_path):
     assert model.sampling == preset.sample
 
 
-@pytest.mark.parametrize("command", ["", "fit", "sample", "log-prob", "score", "distill", "show", "demo"])
+@pytest.mark.parametrize(
+    "command", ["", "fit", "sample", "log-prob", "outliers", "score", "distill", "show", "demo"]
+)
 def test_help_fits_a_terminal_and_is_for_readers_without_python(run, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     result = run(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith(f"Usage: toydiffusion {command}".rstrip())
-    needed = {"fit": 2, "sample": 3, "log-prob": 3, "score": 3, "distill": 2, "show": 1}
+    needed = {"fit": 2, "sample": 3, "log-prob": 3, "outliers": 3, "score": 3, "distill": 2, "show": 1}
     assert result.out.count("[required]") == needed.get(command, 0)
     assert max(map(len, result.out.splitlines())) <= 80
     for ugly in ("((", "None", "True", "False", "SCHEDULES", "SOLVERS", "`", "{", "<bool>", "..."):
@@ -328,7 +330,10 @@ def test_help_shows_every_setting_with_its_default(run, monkeypatch, command, co
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("toydiffusion ", {"fit", "sample", "log-prob", "distill", "show", "lab", "export", "demo"}),
+        (
+            "toydiffusion ",
+            {"fit", "sample", "log-prob", "outliers", "distill", "show", "lab", "export", "demo"},
+        ),
         ("toydiffusion fit --sch", {"--schedule"}),
         ("toydiffusion fit points.csv --schedule k", {"karras"}),
         ("toydiffusion fit points.csv --preset ", {"default", "original", "table"}),

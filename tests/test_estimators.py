@@ -215,6 +215,7 @@ def test_the_reason_names_the_column_that_does_not_fit_the_others() -> None:
     detector = DiffusionOutlierDetector(config=QUICK, random_state=0).fit(frame)
     odd = pd.DataFrame({"a": [0.0, 0.0], "b": [0.0, 0.1], "c": [0.0, 7.0]})
     table = detector.explain(odd)
+    assert list(table.columns) == ["row", "normality", "p_value", "outlier", "reason"]
     assert table["row"].tolist() == [2, 1]
     assert table["outlier"].tolist() == [True, False]
     assert table["reason"][0].startswith("c is 7, ")

@@ -165,6 +165,15 @@ def test_the_command_line_fits_samples_and_scores(tmp_path, capsys) -> None:
     sampled = np.genfromtxt(new, delimiter=",", names=True)
     assert (sampled["d"] == 3).all()
     np.testing.assert_allclose(sampled["c"], np.round(sampled["c"], 1), atol=1e-12)
+    odd = str(tmp_path / "odd.csv")
+    assert main(["outliers", model, str(table), "--out", odd]) == 0
+    assert "of 160 rows selected" in capsys.readouterr().out
+    found = np.genfromtxt(odd, delimiter=",", names=True, usecols=range(4))
+    assert sorted(found["row"]) == list(range(1, 161))
+    assert (np.diff(found["p_value"]) >= 0).all()
+    want = td.load(model).p_values(x)
+    np.testing.assert_allclose(found["p_value"], want[found["row"].astype(int) - 1])
+    assert main(["outliers", model, str(table), "--out", str(tmp_path / "odd.npy")]) == 2
     assert main([*words, "--out", model, "--schedule", "cosine"]) == 2
     assert "--schedule is no setting of preset 'table'" in capsys.readouterr().err
     assert main([*words, "--out", model, "--resume"]) == 2

@@ -41,6 +41,7 @@ __all__ = [
     "InputError",
     "LogDensity",
     "Mass",
+    "Outliers",
     "Preset",
     "Provenance",
     "Reasons",

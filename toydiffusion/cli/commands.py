@@ -306,6 +306,51 @@ def _class_words(model: Diffusion) -> dict[str, Any]:
 
 
 @app.command(
+    cls=Command, epilog=_examples("toydiffusion outliers model.safetensors points.csv --out odd.csv")
+)
+def outliers(
+    model: Model,
+    points: Table,
+    out: Annotated[Path, flag(Path, "Where the rows go: .csv or .parquet.")],
+    fdr: Annotated[
+        float, flag(float, "The share of inliers among the rows selected, on average, at most.")
+    ] = 0.1,
+    on_bad: Annotated[
+        str,
+        flag(
+            str,
+            "Rows with missing or infinite numbers: raise stops with an error, skip leaves them out.",
+            choices=tables.ON_BAD,
+        ),
+    ] = "raise",
+) -> None:
+    """Find unusual rows, with p-values and reasons.
+
+    It needs a model fitted with --preset table. The rows come the oddest first, with these columns:
+
+    \b
+    row        its number in the table, counted from 1
+    normality  log-density of the standardised row, at a little noise
+    p_value    conformal: the share of inliers that are as odd
+    outlier    1 if the row is selected at --fdr, else 0
+    reason     the columns that do not fit the others, with the usual range
+    """
+    if tables.check_suffix(out) == ".npy":
+        raise InputError(f"{shown(str(out))}: a .npy file cannot hold the reasons, which are text; use .csv")
+    check_target(out)
+    loaded = load(model)
+    table = tables.read(points, columns=loaded.columns, on_bad=on_bad)
+    _stop_if_asked()
+    _check_not_the_source(out, loaded)
+    found = loaded.outliers_of(table, fdr=fdr)
+    columns = ["row", "normality", "p_value", "outlier"]
+    with tables.Writer(out, columns, "reason", protect=[model, points]) as writer:
+        numbers = [getattr(found, name).astype(np.float64) for name in columns]
+        writer.write(np.stack(numbers, axis=1), found.reason)
+    typer.echo(f"{int(found.outlier.sum()):,} of {len(found.row):,} rows selected, wrote {out}")
+
+
+@app.command(
     "log-prob",
     cls=Command,
     epilog=_examples("toydiffusion log-prob model.safetensors points.csv --out log_probs.csv"),

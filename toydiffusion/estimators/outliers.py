@@ -12,9 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from toydiffusion.errors import InputError, finite_number
 from toydiffusion.estimators.base import TableEstimator
 from toydiffusion.experts import TableConfig
-from toydiffusion.model import Reasons, selected
+from toydiffusion.model import Reasons
 from toydiffusion.types import FloatArray
-from toydiffusion.views import data_frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -109,24 +108,13 @@ class DiffusionOutlierDetector(OutlierMixin, TableEstimator):  # type: ignore[mi
         return self.model_.reasons(points)
 
     def explain(self, X: Any, *, fdr: float = 0.1) -> DataFrame:
-        """Return a pandas data frame with a row for each row of X, the oddest first.
+        """Return a pandas data frame of the rows of X, the oddest first, as `Diffusion.outliers` gives them.
 
-        Its columns are `row`, `log_density`, `p_value`, `outlier` (selected at the false discovery rate
-        `fdr`, `selected`) and `reason`.
+        Its columns are `row`, `normality`, `p_value`, `outlier` (selected at the false discovery rate `fdr`)
+        and `reason`.
         """
         points = self._checked(X)
-        p, found = self.p_values(X), self.reasons(X)
-        order = np.argsort(p, kind="stable")
-        chosen = selected(p, fdr)
-        return data_frame(
-            {
-                "row": order + 1,
-                "log_density": self.score_samples(X)[order],
-                "p_value": p[order],
-                "outlier": chosen[order],
-                "reason": np.array([found.text(int(i), points[i]) for i in order], dtype=object),
-            }
-        )
+        return self.model_.outliers(points, fdr=fdr).to_pandas()
 
 
 class PyodDetector(BaseEstimator):  # type: ignore[misc]

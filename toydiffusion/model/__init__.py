@@ -6,7 +6,7 @@
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.diffusion import Diffusion, load
 from toydiffusion.model.fitted_model import FittedModel, Provenance
-from toydiffusion.model.outliers import Reasons, selected
+from toydiffusion.model.outliers import Outliers, Reasons, selected
 from toydiffusion.model.presets import PRESETS, Preset
 from toydiffusion.model.sampling import Block
 
@@ -16,6 +16,7 @@ __all__ = [
     "Densities",
     "Diffusion",
     "FittedModel",
+    "Outliers",
     "Preset",
     "Provenance",
     "Reasons",

@@ -22,7 +22,7 @@ from toydiffusion.experts import ExpertsReport, TableConfig
 from toydiffusion.model import densities, fitting, model_file, outliers, plotting
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
-from toydiffusion.model.outliers import Reasons
+from toydiffusion.model.outliers import Outliers, Reasons
 from toydiffusion.model.presets import PRESETS
 from toydiffusion.model.sampling import (
     Block,
@@ -744,6 +744,23 @@ class Diffusion:
         - `seed`: of the places in their cells to which rounded values are spread, as in training.
         """
         return outliers.p_values(self.fitted, self._table(x, on_bad), seed=seed_number(seed))
+
+    def outliers(
+        self, x: ArrayLike | Any, *, fdr: float = 0.1, seed: int = 1, on_bad: str = "raise"
+    ) -> Outliers:
+        """Return the rows of x, the oddest first, with p-values and reasons (`Outliers`).
+
+        - `fdr`: the share of inliers that may be among the rows selected, on average.
+        - `seed`: as in `p_values`.
+        - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" leaves them out.
+        """
+        return self.outliers_of(self._table(x, on_bad), fdr=fdr, seed=seed)
+
+    def outliers_of(self, table: tables.Table, *, fdr: float = 0.1, seed: int = 1) -> Outliers:
+        """Return the rows of a `Table`, the oddest first; see `outliers`. Missing rows are left out."""
+        _check_kind("table", table, tables.Table, optional=False)
+        chosen = self.fitted.codec.select(table, table.source)
+        return outliers.outliers(self.fitted, chosen, fdr=fdr, seed=seed_number(seed))
 
     def reasons(self, x: ArrayLike | Any) -> Reasons:
         """Return how unusual each column of each row is, given the row's other columns (`Reasons`)."""

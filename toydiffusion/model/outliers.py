@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from toydiffusion.errors import InputError, finite_number
 from toydiffusion.experts import OUTLIER_SIGMA
 from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.tables import Table
-from toydiffusion.types import FloatArray, Points
+from toydiffusion.types import FloatArray, LabelArray, Points
 from toydiffusion.views import data_frame
 
 if TYPE_CHECKING:
@@ -56,6 +56,27 @@ class Reasons:
     def to_pandas(self) -> DataFrame:
         """Return a pandas data frame of the tails, a column for each column."""
         return data_frame(dict(zip(self.columns, self.tail.T, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Outliers:
+    """The rows of a table, the oddest first.
+
+    - `row` `(n,)`: their numbers, counted from 1.
+    - `normality`, `p_value` `(n,)`: see `Diffusion.normality` and `Diffusion.p_values`.
+    - `outlier` `(n,)`: whether the row is selected at the false discovery rate asked for (`selected`).
+    - `reason` `(n,)`: str each. The columns that do not fit the others.
+    """
+
+    row: NDArray[np.int64]
+    normality: FloatArray
+    p_value: FloatArray
+    outlier: NDArray[np.bool_]
+    reason: LabelArray
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas data frame with these columns."""
+        return data_frame({f.name: getattr(self, f.name) for f in fields(self)})
 
 
 def _law(model: FittedModel) -> GaussianMixture:
@@ -113,6 +134,18 @@ def selected(p_values: FloatArray, fdr: float) -> NDArray[np.bool_]:
     threshold = ordered[good[-1]] if len(good) else 0.0
     chosen: NDArray[np.bool_] = p <= threshold
     return chosen
+
+
+def outliers(model: FittedModel, table: Table, *, fdr: float, seed: int) -> Outliers:
+    """Return the rows of the table, the oddest first. Rows that are missing are left out."""
+    rows = np.flatnonzero(~table.missing)
+    table = replace(table, points=table.points[rows], labels=None)
+    p, usual, why = p_values(model, table, seed=seed), normality(model, table), reasons(model, table)
+    chosen = selected(p, fdr)
+    # Of rows as odd as any training row, the least usual comes first.
+    order = np.lexsort((usual, p))
+    texts = [why.text(int(i), table.points[i]) for i in order]
+    return Outliers(rows[order] + 1, usual[order], p[order], chosen[order], np.array(texts, dtype=object))
 
 
 @torch.no_grad()
