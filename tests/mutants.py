@@ -1077,6 +1077,13 @@ MUTANTS = [
         f"{COLUMNS} -k evenly",
     ),
     Mutant(
+        "the mass of a cell without its volume",
+        "model/densities.py",
+        "volume + highest[:, 0, 0] + np.log(mass)",
+        "highest[:, 0, 0] + np.log(mass)",
+        f"{COLUMNS} -k mass_of_a_cell",
+    ),
+    Mutant(
         "samples not returned to the grid",
         "model/sampling.py",
         "model.codec.to_x(last(points), snapped=True)",

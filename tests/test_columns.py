@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.integrate import quad
 from sklearn.preprocessing import PowerTransformer
 
@@ -189,6 +190,45 @@ def test_samples_are_on_the_grid() -> None:
 def test_a_sample_with_its_log_density_has_the_density_of_its_point(model: td.Diffusion) -> None:
     points, density, _ = model.sample_with_log_prob(20, seed=0)
     np.testing.assert_allclose(density.value, model.log_prob(points).value, atol=0.01)
+
+
+def test_the_mass_of_a_cell_is_that_of_the_exact_law() -> None:
+    """A rounded Gaussian column beside one that is not: the product of a probability and a density."""
+    rng = np.random.default_rng(0)
+    x = np.stack([np.round(rng.normal(size=500)), rng.normal(size=500)], 1)
+    config = td.TableConfig(power=False, networks=False, components=(1,))
+    found = td.Diffusion(config).fit(x, seed=0)
+    (mean,), (covariance,) = found.moments.means.numpy(), found.moments.covariances.numpy()
+    scale, center = (one.numpy() for one in (found.standardizer.scale, found.standardizer.mean))
+    covariance = covariance + found.sigma_min**2 * np.eye(2)
+    test = x[:20]
+    z = (test - center) / scale
+    # Given the second column, the first one is normal.
+    slope = covariance[0, 1] / covariance[1, 1]
+    spread = np.sqrt(covariance[0, 0] - slope * covariance[0, 1])
+    middle = mean[0] + slope * (z[:, 1] - mean[1])
+    half = 0.5 / scale[0]
+    cell = stats.norm.cdf((z[:, 0] + half - middle) / spread) - stats.norm.cdf(
+        (z[:, 0] - half - middle) / spread
+    )
+    other = stats.norm.logpdf(z[:, 1], mean[1], np.sqrt(covariance[1, 1])) - np.log(scale[1])
+    mass = found.log_mass(test, samples=256, seed=3)
+    np.testing.assert_allclose(mass.value, np.log(cell) + other, atol=2e-3)
+    assert (np.abs(mass.value - np.log(cell) - other) < 6 * mass.std_error + 1e-5).all()
+    np.testing.assert_array_equal(
+        found.log_mass(test[5:], samples=256, seed=3, first_row=5).value, mass.value[5:]
+    )
+
+
+def test_the_masses_of_all_values_of_a_column_add_up_to_1() -> None:
+    counts = np.random.default_rng(0).poisson(3.0, size=(300, 1)).astype(float)
+    found = td.Diffusion(td.TableConfig(networks=False)).fit(counts, seed=0)
+    mass = found.log_mass(np.arange(-8.0, 40.0)[:, None])
+    assert float(np.exp(mass.value).sum()) == pytest.approx(1, abs=2e-3)
+    with pytest.raises(td.InputError, match="preset 'table'"):
+        td.Diffusion(td.TrainConfig(steps=5)).fit(
+            counts + np.random.default_rng(1).normal(size=(300, 1))
+        ).log_mass(counts)
 
 
 def test_a_copy_of_a_column_is_refused_by_name() -> None:

@@ -48,6 +48,11 @@ class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
         points = self._checked(X)
         return self.model_.log_prob(points, tolerance=self.tolerance).value
 
+    def log_mass(self, X: Any, *, samples: int = 64) -> FloatArray:
+        """Return the logarithm of the probability of each row's cell, `(n,)` (`Diffusion.log_mass`)."""
+        points = self._checked(X)
+        return self.model_.log_mass(points, samples=samples, tolerance=self.tolerance).value
+
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-density of the rows, in nats, as `GaussianMixture.score` does."""
         return float(self.score_samples(X).mean())

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from toydiffusion import tables
 from toydiffusion.certificate import Certificate
 from toydiffusion.codec import Standardizer
-from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity
+from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity, Term
 from toydiffusion.devices import torch_device
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
@@ -554,6 +554,38 @@ class Diffusion:
         found = densities.joined(blocks).log_prob
         found.warn(plan.nats)
         return found
+
+    def log_mass(
+        self,
+        x: ArrayLike | Any,
+        label: Any = None,
+        *,
+        samples: int = 64,
+        tolerance: float | None = None,
+        seed: int = 0,
+        first_row: int = 0,
+        device: str = "auto",
+    ) -> Term:
+        """Return the logarithm of the probability of each row of a rounded table, `(n,)`, in nats.
+
+        It is the integral of the density over the row's cell: all values that are rounded to it, in columns
+        with a grid. In other columns it stays a density. Unlike `log_prob`, it does not depend on the unit
+        of a rounded column. `std_error` is the standard error of the integral.
+
+        - `samples`: the points in each cell, at least 16.
+        - the others: as in `log_prob`. Needs a model for tables.
+        """
+        table = self._table(x)
+        index = self.fitted.codec.class_index(label, len(table.points))
+        return densities.log_mass(
+            self._on(device),
+            table,
+            DensityConfig(tolerance),
+            index,
+            samples=samples,
+            seed=seed,
+            first_row=rows_from(first_row, len(table.points)).start,
+        )
 
     def log_prob_blocks(
         self,
