@@ -174,6 +174,8 @@ def test_the_command_line_fits_samples_and_scores(tmp_path, capsys) -> None:
     want = td.load(model).p_values(x)
     np.testing.assert_allclose(found["p_value"], want[found["row"].astype(int) - 1])
     assert main(["outliers", model, str(table), "--out", str(tmp_path / "odd.npy")]) == 2
+    assert main(["export", model, "--page", str(tmp_path / "page.html")]) == 2
+    assert "the page runs a single network" in capsys.readouterr().err
     assert main([*words, "--out", model, "--schedule", "cosine"]) == 2
     assert "--schedule is no setting of preset 'table'" in capsys.readouterr().err
     assert main([*words, "--out", model, "--resume"]) == 2

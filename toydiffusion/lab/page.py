@@ -21,7 +21,8 @@ def page(model: str | os.PathLike[str] | None = None) -> str:
 
     - `model`: the file of a model to open in it; None (default): the page starts with the square.
 
-    Raises `InputError` for a file that is not a model, and for a model that has not two columns.
+    Raises `InputError` for a file that is not a model, for a model for tables, and for one of other than two
+    columns.
 
     >>> "<title>Toy-Diffusion lab</title>" in page()
     True
@@ -29,8 +30,13 @@ def page(model: str | os.PathLike[str] | None = None) -> str:
     text = (files("toydiffusion.lab") / "page" / "index.html").read_text(encoding="utf-8")
     if model is None:
         return text
-    dim = load(model).fitted.dim
-    if dim != 2:
+    fitted = load(model).fitted
+    if fitted.experts is not None:
+        raise InputError(
+            f"the page runs a single network, and {shown(str(model))} is a model for tables; "
+            "fit one with --preset default"
+        )
+    if (dim := fitted.dim) != 2:
         raise InputError(
             f"the page shows models of two columns, and {shown(str(model))} has {dim}; "
             "fit a model on two columns, with --columns"
