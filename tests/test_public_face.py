@@ -21,7 +21,7 @@ README = Path(__file__).parent.parent / "README.md"
 @pytest.mark.slow
 def test_the_readmes_examples_pass_a_strict_type_check(tmp_path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     file = tmp_path / "readme.py"
     # The kinds of answer that the overloads promise, stated for the type checker to contradict.
     file.write_text(
