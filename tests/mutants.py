@@ -819,7 +819,7 @@ MUTANTS = [
     ),
     Mutant(
         "NaN weights in a model file",
-        "model/model_file.py",
+        "model/stacked_file.py",
         "if not bool(tensor.isfinite().all()):",
         "if False:",
         f"{FILE} -k bad_file",

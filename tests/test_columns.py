@@ -195,7 +195,7 @@ def test_a_sample_with_its_log_density_has_the_density_of_its_point(model: td.Di
 def test_the_mass_of_a_cell_is_that_of_the_exact_law() -> None:
     """A rounded Gaussian column beside one that is not: the product of a probability and a density."""
     rng = np.random.default_rng(0)
-    x = np.stack([np.round(rng.normal(size=500)), rng.normal(size=500)], 1)
+    x = np.stack([np.round(2 * rng.normal(size=500)) / 2, rng.normal(size=500)], 1)
     config = td.TableConfig(power=False, networks=False, components=(1,))
     found = td.Diffusion(config).fit(x, seed=0)
     (mean,), (covariance,) = found.moments.means.numpy(), found.moments.covariances.numpy()
@@ -207,7 +207,7 @@ def test_the_mass_of_a_cell_is_that_of_the_exact_law() -> None:
     slope = covariance[0, 1] / covariance[1, 1]
     spread = np.sqrt(covariance[0, 0] - slope * covariance[0, 1])
     middle = mean[0] + slope * (z[:, 1] - mean[1])
-    half = 0.5 / scale[0]
+    half = 0.25 / scale[0]
     cell = stats.norm.cdf((z[:, 0] + half - middle) / spread) - stats.norm.cdf(
         (z[:, 0] - half - middle) / spread
     )
