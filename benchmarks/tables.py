@@ -116,14 +116,19 @@ UNTOUCHED = ("phoneme", "banana", "glass", "red wine")
 """Chosen before any design, and not looked at until the end."""
 
 
+def few_rows(name: str) -> tuple[Points, Labels | None]:
+    """Return a set, or a random 3,000 of its rows."""
+    x, y = SETS[name]()
+    if len(x) <= MOST_ROWS:
+        return x, y
+    chosen = np.random.default_rng(0).permutation(len(x))[:MOST_ROWS]
+    return x[chosen], None if y is None else y[chosen]
+
+
 def rows_of(name: str) -> tuple[Points, Labels | None]:
     """Return a set, its rounded values spread over their cells."""
-    x, y = SETS[name]()
-    varying = x.min(0) < x.max(0)
-    x = x[:, varying]
-    if len(x) > MOST_ROWS:
-        chosen = np.random.default_rng(0).permutation(len(x))[:MOST_ROWS]
-        x, y = x[chosen], None if y is None else y[chosen]
+    x, y = few_rows(name)
+    x = x[:, x.min(0) < x.max(0)]
     return Cells.find(x).spread(x, seed=0), y
 
 
@@ -298,11 +303,8 @@ def outliers(_: list[str]) -> None:
     """AUROC in percent, trained on half of the inliers, 10 splits."""
     total: dict[str, list[float]] = {}
     for name, kind in TASKS:
-        x, y = SETS[name]()
+        x, y = few_rows(name)
         assert y is not None
-        if len(x) > MOST_ROWS:
-            chosen = np.random.default_rng(0).permutation(len(x))[:MOST_ROWS]
-            x, y = x[chosen], y[chosen]
         each: dict[str, list[float]] = {}
         for seed in range(10):
             inliers = np.random.default_rng(seed).permutation(np.flatnonzero(y == kind))
@@ -361,11 +363,8 @@ def p_values(_: list[str]) -> None:
 def classes(_: list[str]) -> None:
     """Log-loss in nats of five folds; differences paired by row."""
     for name in ("iris", "wine", "breast cancer", "digits", "phoneme"):
-        x, y = SETS[name]()
+        x, y = few_rows(name)
         assert y is not None
-        if len(x) > MOST_ROWS:
-            chosen = np.random.default_rng(0).permutation(len(x))[:MOST_ROWS]
-            x, y = x[chosen], y[chosen]
         losses: dict[str, list[Points]] = {}
         temperatures = []
         for a, b in StratifiedKFold(5, shuffle=True, random_state=0).split(x, y):

@@ -1105,6 +1105,20 @@ MUTANTS = [
         f"{EXPERTS} -k own_fold",
     ),
     Mutant(
+        "a fold seen by the Gaussian that networks depart from",
+        "experts/fitting.py",
+        "gaussians = [GaussianExpert(law) for law in single.folds]",
+        "gaussians = [GaussianExpert(single.law) for law in single.folds]",
+        f"{EXPERTS} -k has_not_seen_it",
+    ),
+    Mutant(
+        "the stack judges with the final mixture",
+        "experts/fitting.py",
+        "[GaussianExpert(law) for law in mixture.folds],",
+        "[GaussianExpert(mixture.law) for law in mixture.folds],",
+        f"{EXPERTS} -k has_not_seen_it",
+    ),
+    Mutant(
         "shrinkage towards each component's own covariance",
         "experts/mixture.py",
         "around = torch.lerp(common, flat, shape.flattening)",

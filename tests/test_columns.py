@@ -86,7 +86,7 @@ def test_a_column_without_repeated_values_has_no_step() -> None:
 def test_a_declared_step_is_taken_and_checked() -> None:
     x = np.array([[1.0], [2.5], [4.0]])
     assert Cells.find(x, [0.5]).step[0] == 0.5
-    with pytest.raises(td.InputError, match="not multiples of the step 1"):
+    with pytest.raises(td.InputError, match="column 'x0' are not multiples of its step 1"):
         Cells.find(x, [1.0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ import toydiffusion as td
 from toydiffusion.denoisers import GaussianExpert, Stacked
 from toydiffusion.density import elbo
 from toydiffusion.distributions import Gaussian, GaussianMixture, Prior
-from toydiffusion.experts import Experts, fit_experts
+from toydiffusion.experts import Experts, fit_experts, fitting, mixture, networks
 from toydiffusion.experts.mixture import Shape, _Components, _Padded, fit_mixture, fitted, fold_of, stacked
 from toydiffusion.experts.networks import train_folds
 from toydiffusion.experts.stack import stack
@@ -178,8 +179,12 @@ def gaussians(z: torch.Tensor, fold: torch.Tensor) -> list[GaussianExpert]:
     return [GaussianExpert(law) for law in single.folds]
 
 
-def test_a_member_does_not_depend_on_its_own_fold(moons: torch.Tensor) -> None:
-    """Its weights before it is chosen are the same, bit for bit, whatever the points of its fold are."""
+def test_a_member_does_not_depend_on_its_own_fold(
+    moons: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the choice of the step: here the last one, whatever the losses on the folds are."""
+    losses = (torch.full((5,), float(-step)) for step in itertools.count())
+    monkeypatch.setattr(networks._HeldOut, "loss", lambda *_: next(losses))
     fold = fold_of(None, 500, 5, 0)
     settings = {"width": 8, "edges": 4, "steps": 12, "batch_size": 16, "learning_rate": 0.01, "low": 0.01}
     changed = moons.clone()
@@ -188,7 +193,7 @@ def test_a_member_does_not_depend_on_its_own_fold(moons: torch.Tensor) -> None:
     for z in (moons, changed):
         plain = gaussians(moons, fold)
         *_, found = train_folds(z, None, fold, plain, **settings, seed=0)
-        runs.append(found.average.hidden)
+        runs.append(found.networks.hidden)
     assert torch.equal(runs[0][2], runs[1][2])
     assert not torch.equal(runs[0][1], runs[1][1])
 
@@ -238,6 +243,38 @@ def test_the_gain_of_the_stack_is_that_of_the_evidence_bound_on_fresh_points() -
     assert found.report.gain > 0.05
     # The members of the final stack are averaged, and its mixture has all points: it may be a little better.
     assert -3 * error < gain.mean() - found.report.gain < 3 * error + 0.15
+
+
+def test_whatever_judges_a_fold_has_not_seen_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaussians and mixtures that reach the stack have the moments of the other folds' points."""
+    seen = {}
+
+    def recorded(z, label, fold, gaussians, mixtures, networks, **settings):
+        seen.update(z=z, fold=fold, gaussians=gaussians, mixtures=mixtures)
+        return stack(z, label, fold, gaussians, mixtures, networks, **settings)
+
+    monkeypatch.setattr(fitting, "stack", recorded)
+    z = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for _ in fit_experts(z, None, td.TableConfig(components=(1,), steps=2, width=4), seed=0):
+        pass
+    coarse, fine = seen["fold"] % 5, seen["fold"]
+    assert len(seen["gaussians"]) == 5
+    assert len(seen["mixtures"]) == 20
+    for part, folds in ((seen["gaussians"], coarse), (seen["mixtures"], fine)):
+        for k, expert in enumerate(part):
+            # At a level far above the data the answer is the mean.
+            far, _ = expert(torch.zeros(1, 3).double(), torch.tensor([1e6]).double(), None)
+            torch.testing.assert_close(far[0], z[folds != k].mean(0), atol=1e-6, rtol=0)
+
+
+def test_many_rows_are_fitted_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = sample(PAIR, 300)
+    fold = fold_of(None, 300, 3, 0)
+    whole = fit_mixture(z, None, fold, **GRID, seed=0)
+    monkeypatch.setattr(mixture, "_NUMBERS", 100)
+    parts = fit_mixture(z, None, fold, **GRID, seed=0)
+    torch.testing.assert_close(parts.law.means, whole.law.means)
+    torch.testing.assert_close(parts.held_out, whole.held_out)
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:

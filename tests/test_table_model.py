@@ -108,6 +108,24 @@ def test_the_card_says_what_became_of_the_columns(model: td.Diffusion) -> None:
     assert "5, best after" in card["networks"]
 
 
+def test_the_figure_of_the_experts_shows_their_weights(model: td.Diffusion) -> None:
+    axes = model.plot("experts").axes[0]
+    for line, weight in zip(axes.lines, model.denoiser.weights, strict=True):
+        at = np.interp(np.log(model.denoiser.knots.numpy()), np.log(line.get_xdata()), line.get_ydata())
+        np.testing.assert_allclose(at, weight.numpy(), atol=0.02)
+    with pytest.raises(td.InputError, match="not to plot\\('experts'\\)"):
+        model.plot("experts", data=rows()[0])
+    with pytest.raises(td.InputError, match="no experts"):
+        td.Diffusion(td.TrainConfig(steps=2)).fit(rows()[0][:, :2]).plot("experts")
+
+
+def test_a_table_is_taken_where_points_are(model: td.Diffusion) -> None:
+    x, _ = rows()
+    table = td.Table(x, None)
+    np.testing.assert_array_equal(model.log_prob(table).value, model.log_prob(x).value)
+    np.testing.assert_array_equal(model.outliers(table).row, model.outliers(x).row)
+
+
 def test_it_has_no_schedule_no_guidance_and_no_endless_twin(model: td.Diffusion) -> None:
     with pytest.raises(td.InputError, match="no schedule"):
         _ = model.schedule

@@ -342,7 +342,7 @@ def outliers(
     table = tables.read(points, columns=loaded.columns, on_bad=on_bad)
     _stop_if_asked()
     _check_not_the_source(out, loaded)
-    found = loaded.outliers_of(table, fdr=fdr)
+    found = loaded.outliers(table, fdr=fdr)
     columns = ["row", "normality", "p_value", "outlier"]
     with tables.Writer(out, columns, "reason", protect=[model, points]) as writer:
         numbers = [getattr(found, name).astype(np.float64) for name in columns]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toydiffusion.errors import InputError
+from toydiffusion.errors import InputError, shown
 from toydiffusion.row_noise import RowNoise
+from toydiffusion.tables import default_columns
 from toydiffusion.types import FloatArray
 
 FEWEST_TIES = 0.01
@@ -52,10 +53,16 @@ class Cells:
             raise InputError("step, origin and tied must be finite and of one shape (d,), step >= 0")
 
     @classmethod
-    def find(cls, x: FloatArray, declared: Sequence[float | None] | None = None) -> Cells:
+    def find(
+        cls,
+        x: FloatArray,
+        declared: Sequence[float | None] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Cells:
         """Return the cells of the columns of x `(n, d)`.
 
         - `declared`: for each column its step, 0 for none, or None to find it. None finds all.
+        - `names`: of the columns, for messages; None: x0, x1, ...
 
         A column has a grid if at least `FEWEST_TIES` of its values repeat an earlier one and all of them are
         multiples of one step, counted from the lowest. The step is the largest such number.
@@ -71,8 +78,9 @@ class Cells:
             given = None if declared is None else declared[j]
             if given is not None:
                 steps[j] = given
-                if given and not _on_grid(values - values[0], given):
-                    raise InputError(f"the values of column {j + 1} are not multiples of the step {given:g}")
+                if given and not _multiples(values - values[0], given):
+                    name = shown((names or default_columns(dim))[j])
+                    raise InputError(f"the values of column {name} are not multiples of its step {given:g}")
             elif tied[j] >= FEWEST_TIES:
                 steps[j] = _step(values)
             if given is None:
@@ -114,6 +122,7 @@ class Cells:
         return low, high
 
     def _on_grid(self, x: FloatArray) -> FloatArray:
+        """Return x with the values of rounded columns moved to the nearest point of the grid."""
         step = np.where(self.rounded, self.step, 1.0)
         on_grid = self.origin + step * np.round((x - self.origin) / step)
         # Sums like 0.1 + 2 * 0.1 are rounded to the decimals that the step has.
@@ -132,7 +141,7 @@ def _step(values: FloatArray) -> float:
             if (np.diff(counts) > 0).all():
                 return float(np.gcd.reduce(counts[1:]) / 10.0**digits)
     least = float(np.diff(values).min())
-    return least if _on_grid(away, least) else 0.0
+    return least if _multiples(away, least) else 0.0
 
 
 def _spikes(values: FloatArray, counts: NDArray[np.int64], step: float) -> list[tuple[float, float, float]]:
@@ -151,7 +160,8 @@ def _spikes(values: FloatArray, counts: NDArray[np.int64], step: float) -> list[
     return found
 
 
-def _on_grid(away: FloatArray, step: float) -> bool:
+def _multiples(away: FloatArray, step: float) -> bool:
+    """Whether these differences are multiples of the step."""
     counts = away / step
     return bool((np.abs(counts - np.round(counts)) < 1e-3).all())
 

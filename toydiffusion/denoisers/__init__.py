@@ -3,11 +3,12 @@
 from toydiffusion.denoisers.gaussian_expert import GaussianExpert
 from toydiffusion.denoisers.network import MOST_WEIGHTS, Network
 from toydiffusion.denoisers.preconditioning import PRECONDITIONINGS, Preconditioning, preconditioning
-from toydiffusion.denoisers.residuals import Residuals, ResidualSizes
-from toydiffusion.denoisers.stacked import Stacked
+from toydiffusion.denoisers.residuals import EDM, Residuals, ResidualSizes
+from toydiffusion.denoisers.stacked import Stacked, hats
 from toydiffusion.denoisers.wrappers import Counting, Guided
 
 __all__ = [
+    "EDM",
     "MOST_WEIGHTS",
     "PRECONDITIONINGS",
     "Counting",
@@ -18,5 +19,6 @@ __all__ = [
     "ResidualSizes",
     "Residuals",
     "Stacked",
+    "hats",
     "preconditioning",
 ]

@@ -79,7 +79,7 @@ class Network(nn.Module):
         self.edge_offset = nn.Parameter(4 * torch.rand(edges, generator=generator) - 2)
         self.edge_label_offset = nn.Parameter(torch.zeros(shapes["edge_label_offset"]))
         self.embedding = nn.Parameter(normal("embedding"))
-        self.register_buffer("octaves", torch.tensor(_OCTAVES), persistent=False)
+        self.register_buffer("octaves", torch.tensor(OCTAVES), persistent=False)
         self.octaves: Tensor
         self.register_buffer("wave_direction", normal("wave_direction") * (math.pi * math.sqrt(2 / dim)))
         self.wave_direction: Tensor
@@ -102,7 +102,7 @@ class Network(nn.Module):
         """Return the shapes of the tensors in the `state_dict` of a network, without building it."""
         rows = num_classes + 1 if num_classes > 1 else 1
         embedding = _EMBEDDING if num_classes > 1 else 0
-        inputs = dim + 2 * len(_OCTAVES) + edges + 2 * waves + embedding
+        inputs = dim + 2 * len(OCTAVES) + edges + 2 * waves + embedding
         sizes = [inputs, *[width] * hidden_layers, dim]
         shapes: dict[str, tuple[int, ...]] = {
             "edge_direction": (edges, dim),
@@ -246,7 +246,7 @@ class Network(nn.Module):
     def _first_weights(self) -> tuple[Tensor, ...]:
         """Return the weights of the first layer of each kind of input."""
         waves = len(self.wave_direction)
-        sizes = [self.dim, 2 * len(_OCTAVES), len(self.edge_offset), waves, waves, self.embedding.shape[1]]
+        sizes = [self.dim, 2 * len(OCTAVES), len(self.edge_offset), waves, waves, self.embedding.shape[1]]
         parts: tuple[Tensor, ...] = self.weights[0].split(sizes, dim=1)
         return parts
 
@@ -282,5 +282,5 @@ MOST_WEIGHTS = 10**8
 """The most weights of a network: 400 MB, and four times that in training."""
 _EMBEDDING = 16
 """The numbers in the embedding of a label."""
-_OCTAVES = (0.125, 0.25, 0.5, 1.0)
+OCTAVES = (0.125, 0.25, 0.5, 1.0)
 """The frequencies of the sines and cosines of log sigma, in radians per unit."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from toydiffusion.denoisers.network import OCTAVES
+from toydiffusion.denoisers.preconditioning import PRECONDITIONINGS
 from toydiffusion.types import Labels, Levels, Points
 
-_OCTAVES = (0.125, 0.25, 0.5, 1.0)
-"""The frequencies of the sines and cosines of log sigma, in radians per unit."""
+EDM = PRECONDITIONINGS["edm"]
+"""The coefficients of a residual on a Gaussian: `c_out` of the networks, `c_in` of their position."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ResidualSizes:
             "edge_direction": (m, edges, d),
             "edge_offset": (m, self.num_classes, edges),
             "place": (m, d + edges, width),
-            "level": (m, 2 * len(_OCTAVES), width),
+            "level": (m, 2 * len(OCTAVES), width),
             "class_bias": (m, self.num_classes, width),
             "hidden": (m, width, width),
             "hidden_bias": (m, 1, width),
@@ -49,7 +51,7 @@ class Residuals(nn.Module):
     """Small networks F side by side: the denoiser of member k is `D_G + c_out F_k`.
 
     Each has two hidden layers, `F = W3 silu(W2 silu(W1 u + b) + b2) + b3`. The inputs u are the position
-    `z / sqrt(1 + sigma^2)`, edge units (see `Network`), sines and cosines of log sigma, and a bias for each
+    `c_in z`, edge units (see `Network`), sines and cosines of log sigma, and a bias for each
     class, which also moves the edges. F is 0 at first.
 
     - `sizes`: see `ResidualSizes`.
@@ -60,7 +62,7 @@ class Residuals(nn.Module):
         super().__init__()
         self.sizes = sizes
         shapes = sizes.shapes()
-        inputs = sizes.dim + sizes.edges + 2 * len(_OCTAVES)
+        inputs = sizes.dim + sizes.edges + 2 * len(OCTAVES)
 
         def uniform(name: str, bound: float) -> nn.Parameter:
             return nn.Parameter((2 * torch.rand(shapes[name], generator=generator) - 1) * bound)
@@ -77,7 +79,7 @@ class Residuals(nn.Module):
         self.hidden_bias = uniform("hidden_bias", sizes.width**-0.5)
         self.last = nn.Parameter(torch.zeros(shapes["last"]))
         self.last_bias = nn.Parameter(torch.zeros(shapes["last_bias"]))
-        self.register_buffer("octaves", torch.tensor(_OCTAVES), persistent=False)
+        self.register_buffer("octaves", torch.tensor(OCTAVES), persistent=False)
         self.octaves: Tensor
 
     def forward(self, z: Points, sigma: Levels, label: Labels | None) -> Tensor:
@@ -108,7 +110,7 @@ class Residuals(nn.Module):
         values = torch.baddbmm(self.last_bias, outer, self.last)
         members, n, _ = values.shape
         d, width = self.sizes.dim, self.sizes.width
-        scale = (1 + sigma.square()).rsqrt()[:, None]
+        scale = EDM.c_in(sigma)[:, None]
         if probes is None and not self.sizes.edges:
             loop = self.hidden * (self.last @ self.place).mT
             traces = scale * ((slope @ loop) * steep).sum(2, keepdim=True)
@@ -135,7 +137,7 @@ class Residuals(nn.Module):
         octave = level.log()[..., None] * self.octaves
         steady = torch.cat([octave.cos(), octave.sin()], 2) @ self.level
         steady = steady + self._of_class(self.class_bias, label)
-        inputs = own * (1 + level.square()).rsqrt()[..., None]
+        inputs = own * EDM.c_in(level)[..., None]
         bend = own.new_zeros(())
         if self.sizes.edges:
             ahead = own @ self.edge_direction.mT + self._of_class(self.edge_offset, label)

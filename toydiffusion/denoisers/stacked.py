@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toydiffusion.denoisers.gaussian_expert import GaussianExpert
-from toydiffusion.denoisers.residuals import Residuals
+from toydiffusion.denoisers.residuals import EDM, Residuals
 from toydiffusion.distributions import GaussianMixture
 from toydiffusion.errors import InputError
 from toydiffusion.types import Labels, Levels, Points
@@ -51,18 +51,8 @@ class Stacked(nn.Module):
         self.mixture = GaussianExpert(law)
         self.gaussian = GaussianExpert(gaussian)
         self._networks = nn.ModuleList(networks)
-        self._knots, self._weights = knots.double(), weights.double()
+        self.knots, self.weights = knots.double(), weights.double()
         self.requires_grad_(False)
-
-    @property
-    def knots(self) -> Tensor:
-        """The noise levels of the knots, `(q,)`."""
-        return self._knots
-
-    @property
-    def weights(self) -> Tensor:
-        """The weights at the knots, `(1 + J, q)`."""
-        return self._weights
 
     @property
     def networks(self) -> list[Residuals]:
@@ -82,16 +72,12 @@ class Stacked(nn.Module):
     @property
     def exact_law(self) -> GaussianMixture | None:
         """The mixture, if this is its exact denoiser at every level; else None."""
-        alone = not self.networks and bool((self._weights == 1).all())
+        alone = not self.networks and bool((self.weights == 1).all())
         return self.law if alone else None
 
     def at(self, sigma: Levels) -> Tensor:
         """Return the weights at noise levels `(n,)`, `(1 + J, n)`."""
-        knots, weights = self._knots.to(sigma.device).log(), self._weights.to(sigma.device)
-        place = sigma.double().log().clamp(knots[0], knots[-1])
-        upper = torch.searchsorted(knots, place).clamp(1, len(knots) - 1)
-        part = (place - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
-        return torch.lerp(weights[:, upper - 1], weights[:, upper], part)
+        return self.weights.to(sigma.device) @ hats(sigma, self.knots).T
 
     def forward(self, z: Points, sigma: Levels, label: Labels | None = None) -> Points:
         """Return the denoised points, `(n, d)`, in the dtype of `z`."""
@@ -126,7 +112,7 @@ class Stacked(nn.Module):
             plain, plain_trace = self.gaussian(fine, level, kind, probes=probes)
             a = weights[0][:, None]
             clean, trace = torch.lerp(plain, clean, a), torch.lerp(plain_trace, trace, a)
-        c_out = sigma * (1 + sigma.square()).rsqrt()
+        c_out = EDM.c_out(sigma)
         for network, weight in zip(self.networks, weights[1:], strict=True):
             if not bool((weight > 0).any()):
                 continue
@@ -138,3 +124,21 @@ class Stacked(nn.Module):
                 values = network(own, noise, kind)
             clean = clean + (c_out * weight)[:, None] * values.mean(0).double()
         return clean.to(z), trace.to(z)
+
+
+def hats(sigma: Levels, knots: Tensor) -> Tensor:
+    """Return the share of each knot at noise levels `(n,)`, `(n, q)`.
+
+    A function that is piecewise linear in log sigma is the sum of its values at the knots times these shares.
+    Beyond the knots it is constant.
+
+    >>> hats(torch.tensor([0.01, 1.0]), torch.tensor([0.1, 10.0])).tolist()
+    [[1.0, 0.0], [0.5, 0.5]]
+    """
+    place, at = sigma.double().log(), knots.to(sigma.device).double().log()
+    place = place.clamp(at[0], at[-1])
+    upper = torch.searchsorted(at, place).clamp(1, len(at) - 1)
+    part = (place - at[upper - 1]) / (at[upper] - at[upper - 1])
+    found = place.new_zeros(len(place), len(at))
+    found.scatter_(1, upper[:, None] - 1, 1 - part[:, None])
+    return found.scatter_(1, upper[:, None], part[:, None])

@@ -24,6 +24,12 @@ class GaussianSum(Distribution):
 
     Cholesky factors are used, not eigenvectors, because their rounding does not depend on the scale of the
     axes.
+
+    Attributes:
+
+    - `means` `(m, d)`, `covariances` `(m, d, d)`: those of the components.
+    - `weights` `(m,)`: their weights, which sum to 1.
+    - `component_labels` `(m,)`: the class of each.
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weight: Tensor, label: Labels) -> None:
@@ -36,8 +42,10 @@ class GaussianSum(Distribution):
                 j = int(wrong.nonzero()[0])
                 raise InputError(f"covariance must be {words}, got {covariances[j].tolist()} (component {j})")
         super().__init__(weight, label, means, covariances)
-        self._center: Final = means
-        self._spread: Final = covariances
+        self.means: Final = means
+        self.covariances: Final = covariances
+        self.weights: Final = self._weight
+        self.component_labels: Final = label
         self._factor: Final[Tensor] = factor
         self._row_cost = means.numel()
 
@@ -45,11 +53,11 @@ class GaussianSum(Distribution):
         # One factorisation for each distinct noise level: most calls have only one.
         level, row = torch.unique(sigma, return_inverse=True)
         noise = level.square()[:, None, None, None] * torch.eye(self.dim).to(x)
-        factor = torch.linalg.cholesky(self._spread + noise)
+        factor = torch.linalg.cholesky(self.covariances + noise)
         whiten = torch.linalg.solve_triangular(factor, torch.eye(self.dim).to(x), upper=False)
         log_norm = whiten.diagonal(dim1=2, dim2=3).log().sum(2) - self.dim / 2 * math.log(2 * math.pi)
-        gain = self._spread @ whiten.mT
-        away = x[:, None] - self._center
+        gain = self.covariances @ whiten.mT
+        away = x[:, None] - self.means
         if len(level) == 1:
             white = torch.einsum("mij,nmj->nmi", whiten[0], away)
             mean = torch.einsum("mij,nmj->nmi", gain[0], white)
@@ -59,38 +67,18 @@ class GaussianSum(Distribution):
         log_density = log_norm[row] - white.square().sum(2) / 2
 
         def blend(responsibility: Tensor) -> Points:
-            return (responsibility[:, :, None] * (self._center + mean)).sum(1)
+            return (responsibility[:, :, None] * (self.means + mean)).sum(1)
 
         return log_density, blend
 
-    @property
-    def means(self) -> Tensor:
-        """The means of the components, `(m, d)`."""
-        return self._center
-
-    @property
-    def covariances(self) -> Tensor:
-        """The covariances of the components, `(m, d, d)`."""
-        return self._spread
-
-    @property
-    def weights(self) -> Tensor:
-        """The weights of the components, `(m,)`; they sum to 1."""
-        return self._weight
-
-    @property
-    def component_labels(self) -> Labels:
-        """The class of each component, `(m,)`."""
-        return self._label
-
     def _sample_clean(self, label: Labels, uniform: Tensor, normal: Tensor) -> Points:
         j = self._pick(label, uniform[:, 0])
-        return self._center[j] + (self._factor[j] @ normal[:, :, None])[:, :, 0]
+        return self.means[j] + (self._factor[j] @ normal[:, :, None])[:, :, 0]
 
     def _standardized(self, mean: Tensor, scale: Tensor) -> GaussianMixture:
         return GaussianMixture(
-            (self._center - mean) / scale,
-            self._spread / scale / scale[:, None],
+            (self.means - mean) / scale,
+            self.covariances / scale / scale[:, None],
             weights=self._weight,
             labels=self._label,
         )

@@ -10,7 +10,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from toydiffusion.errors import InputError
 from toydiffusion.experts import TableConfig
 from toydiffusion.model import Diffusion
 from toydiffusion.tables import Table
@@ -46,11 +45,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             "X",
         )
         config = self._default() if self.config is None else self.config
-        try:
-            self.model_ = Diffusion(config).fit_table(table, seed=seed_of(self.random_state), progress=False)
-        except InputError as error:
-            # scikit-learn's words for a single row.
-            raise ValueError(str(error)) from None
+        self.model_ = Diffusion(config).fit_table(table, seed=seed_of(self.random_state), progress=False)
         return self
 
     def _default(self) -> TableConfig:

@@ -164,9 +164,3 @@ class PyodDetector(BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return 1 for outliers and 0 for inliers, `(n,)`."""
         return (self.decision_function(X) > self.threshold_).astype(np.int64)
-
-    def predict_proba(self, X: Any) -> FloatArray:
-        """Return the probabilities of inlier and outlier, `(n, 2)`: the p-value, and 1 less the p-value."""
-        check_is_fitted(self, "detector_")
-        p = self.detector_.p_values(X)
-        return np.stack([p, 1 - p], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from toydiffusion.denoisers import GaussianExpert, Stacked
 from toydiffusion.distributions import GaussianMixture
 from toydiffusion.experts.config import TableConfig
-from toydiffusion.experts.mixture import Candidate, MixtureFit, fit_mixture, fold_of
+from toydiffusion.experts.mixture import Candidate, MixtureFit, fit_mixture, fold_of, rows_to_compare
 from toydiffusion.experts.networks import SIGMA_HIGH, SIGMA_LOW, FoldNetworks, train_folds
 from toydiffusion.experts.stack import stack
 from toydiffusion.types import Labels, Points
@@ -96,7 +96,7 @@ def fit_experts(
     coarse = fine % folds
     steps = config.most_steps(n)
     yield ExpertsEvent(0, steps, "mixtures")
-    mixture = _mixture(z, label, fine, config, seed)
+    mixture = _mixture(z, label, fine, config.components, seed)
     single = fit_mixture(
         z,
         label,
@@ -167,24 +167,29 @@ def prefers_power(
     - `log_slope` `(n,)`: the logarithm of the volume that the map and the second standardiser add.
     """
     fold = fold_of(label, len(plain), min(config.folds, len(plain)), seed)
-    few = TableConfig(components=tuple(k for k in config.components if k <= _QUICK) or config.components[:1])
-    without, within = (_mixture(z, label, fold, few, seed).held_out for z in (plain, powered))
-    return bool((within + log_slope - without).mean() > 0)
+    few = [k for k in config.components if k <= _QUICK] or config.components[:1]
+    kinds = torch.zeros_like(fold) if label is None else label
+    rows = rows_to_compare(kinds, fold, seed)
+    own, part = None if label is None else label[rows], fold[rows]
+    without, within = (_mixture(z[rows], own, part, few, seed).held_out for z in (plain, powered))
+    return bool((within + log_slope[rows] - without).mean() > 0)
 
 
 _QUICK = 4
 """The most components of the mixtures that decide on the power map."""
 
 
-def _mixture(z: Points, label: Labels | None, fold: Tensor, config: TableConfig, seed: int) -> MixtureFit:
+def _mixture(
+    z: Points, label: Labels | None, fold: Tensor, components: Sequence[int], seed: int
+) -> MixtureFit:
     n, d = z.shape
     classes = 1 if label is None else int(label.max()) + 1
     # A component needs a few points, however strongly it is shrunk.
-    components = [k for k in config.components if k == config.components[0] or k * classes * 4 <= n]
+    possible = [k for k in components if k == components[0] or k * classes * 4 <= n]
     # With many points for each number of a covariance the diagonal has nothing to add.
     flattenings = _FLATTENINGS if n < 100 * d else _FLATTENINGS[:1]
     return fit_mixture(
-        z, label, fold, components=components, shrinkages=_SHRINKAGES, flattenings=flattenings, seed=seed
+        z, label, fold, components=possible, shrinkages=_SHRINKAGES, flattenings=flattenings, seed=seed
     )
 
 

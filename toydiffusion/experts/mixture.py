@@ -20,6 +20,8 @@ _ITERATIONS = 30
 """The iterations of EM for a candidate. Each starts from the one before it, so few suffice."""
 _LEAST_VARIANCE = 1e-14
 """The least variance of a column in a component, in the units of z."""
+_NUMBERS = 2**21
+"""The numbers in one table of points times components: 16 MB."""
 _SELECTED_ON = 4000
 """The points on which candidates are compared. The winners are then fitted to all."""
 
@@ -101,7 +103,7 @@ def fit_mixture(
     """
     label = torch.zeros(len(z), dtype=torch.int64) if label is None else label
     num_folds = int(fold.max()) + 1
-    chosen = _chosen(label, fold, seed)
+    chosen = rows_to_compare(label, fold, seed)
     padded = _Padded.of(z[chosen], label[chosen], fold[chosen], num_folds)
     tried: list[tuple[Shape, _Components, Tensor]] = []
     best, without_gain = -math.inf, 0
@@ -170,7 +172,7 @@ def fold_of(label: Labels | None, n: int, folds: int, seed: int) -> Tensor:
     return found
 
 
-def _chosen(label: Labels, fold: Tensor, seed: int) -> Tensor:
+def rows_to_compare(label: Labels, fold: Tensor, seed: int) -> Tensor:
     """Return the rows on which candidates are compared: all, or a random choice of each class and fold."""
     n = len(label)
     if n <= _SELECTED_ON:
@@ -225,7 +227,9 @@ class _Padded:
 
     def held_out(self, fit: _Components) -> Tensor:
         """Return `log p(z | label)` of each point under the fit without its fold, `(n,)`."""
-        each = fit.joint(self.points).logsumexp(2).flatten(1)[:, self.place]
+        size = max(1, _NUMBERS // fit.mean.numel())
+        parts = [fit.joint(x).logsumexp(2) for x in torch.split(self.points, size, 1)]
+        each = torch.cat(parts, 2).flatten(1)[:, self.place]
         return each[self.fold, torch.arange(len(self.fold))]
 
 
@@ -287,24 +291,14 @@ class _Components:
         joint: Tensor = (self.share.log() + height)[..., None] - white.square().sum(-1) / 2
         return joint
 
-    def scatter(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weights, means and scatter of the points x `(K, N, d)` under `share` `(B + 1, K, k, N)`."""
-        count = share.sum(-1)
-        mean = share @ x[:, None].expand(-1, 1, -1, -1)[:, 0] / count[..., None].clamp(min=1e-9)
-        away = x[:, None] - mean[..., None, :]
-        return count, mean, (away * share[..., None]).mT @ away
-
 
 def fitted(points: _Padded, shape: Shape, start: _Components, iterations: int) -> _Components:
     """Return the components after EM from `start`; see `Shape`."""
-    x, k = points.points, shape.components
+    k = shape.components
     now = start
     last = -math.inf
     for _ in range(iterations):
-        joint = now.joint(x)
-        total = joint.logsumexp(2, keepdim=True)
-        responsibility = (joint - total).exp() * points.weight[:, :, None]
-        count, mean, scatter = now.scatter(x, responsibility)
+        count, mean, scatter, log_prob = _moments(points, now)
         mean = torch.where(count[..., None] > 1e-6, mean, now.mean)
         # Half a point for each component, so that none is lost for ever.
         share = (count + 0.5) / (count + 0.5).sum(-1, keepdim=True)
@@ -317,11 +311,34 @@ def fitted(points: _Padded, shape: Shape, start: _Components, iterations: int) -
             weight = (count + shape.shrinkage)[..., None, None]
             covariance = (scatter + shape.shrinkage * around) / weight
         now = _Components(share, mean, _proper(covariance))
-        log_prob = float((total[:, :, 0] * points.weight).sum() / points.weight.sum())
         if k == 1 or log_prob - last < 1e-4:
             break
         last = log_prob
     return now
+
+
+def _moments(points: _Padded, now: _Components) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return what EM needs: weights, means and scatter of the components, and the mean log-density of before.
+
+    The points are taken some at a time, since each meets all components of all fits. Moments are taken around
+    the means of before, so that little cancels.
+    """
+    fits, classes, k, d = now.mean.shape
+    size = max(1, _NUMBERS // (fits * classes * k * d))
+    count = first = second = total = torch.zeros((), dtype=torch.float64)
+    for x, weight in zip(
+        torch.split(points.points, size, 1), torch.split(points.weight, size, 2), strict=True
+    ):
+        joint = now.joint(x)
+        density = joint.logsumexp(2)
+        share = (joint - density[:, :, None]).exp() * weight[:, :, None]
+        away = x[:, None] - now.mean[..., None, :]
+        weighted = away * share[..., None]
+        count, first = count + share.sum(-1), first + weighted.sum(-2)
+        second, total = second + weighted.mT @ away, total + (density * weight).sum()
+    shift = first / count.clamp(min=1e-9)[..., None]
+    scatter = second - count[..., None, None] * shift[..., None] * shift[..., None, :]
+    return count, now.mean + shift, scatter, float(total / points.weight.sum())
 
 
 def _proper(covariance: Tensor) -> Tensor:

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toydiffusion.denoisers import GaussianExpert, Residuals, ResidualSizes
+from toydiffusion.denoisers import EDM, GaussianExpert, Residuals, ResidualSizes
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Labels, Points
 
 SIGMA_LOW = 0.01
-"""The lowest noise level that networks are trained at. Below it the mixture alone counts."""
+"""The lowest noise level that networks are trained at. Below it they count where held-out points say so."""
 SIGMA_HIGH = 10.0
 """The highest one. Above it the data look like a Gaussian."""
 _LOOKS = 40
 """How often the held-out loss is measured."""
 _HELD_OUT = 2000
-"""The noisy points of a fold on which it is measured, at least."""
+"""The points of a fold on which it is measured, at most, and about how many noisy ones, at least."""
 _WARM_UP = 20
+_AVERAGING = 0.3
+"""The share of the steps so far over which the weights are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +31,11 @@ class FoldNetworks:
     """Networks side by side: member k was trained without fold k.
 
     - `networks`: the weights with the smallest held-out loss of each.
-    - `average`: the averaged weights of the last look, which have not been chosen by the folds.
     - `held_out` `(looks, members)`: the held-out losses over that of the Gaussian alone, less 1.
     - `steps` `(looks,)`: the steps at which they were measured.
     """
 
     networks: Residuals
-    average: Residuals
     held_out: Tensor
     steps: tuple[int, ...]
 
@@ -57,7 +57,6 @@ def train_folds(
     batch_size: int,
     learning_rate: float,
     low: float,
-    averaging: float = 0.3,
     seed: int,
 ) -> Iterator[FoldNetworks]:
     """Train a network for each fold on the other folds; yield what there is after each look.
@@ -85,7 +84,7 @@ def train_folds(
     rows = [(fold != k).nonzero()[:, 0] for k in range(members)]
     held = _HeldOut.of(z, label, fold, gaussians, low, RowNoise(seed, "held-out noise").generator())
     looks, losses = [0], [held.loss(average)]
-    yield FoldNetworks(average, average, torch.zeros(1, members), (0,))
+    yield FoldNetworks(average, torch.zeros(1, members), (0,))
     single = z.float()
     for step in range(steps):
         pick = torch.stack([own[torch.randint(len(own), (batch_size,), generator=generator)] for own in rows])
@@ -107,7 +106,7 @@ def train_folds(
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(average.parameters()), list(network.parameters()), 1 / (1 + averaging * step)
+                list(average.parameters()), list(network.parameters()), 1 / (1 + _AVERAGING * step)
             )
         if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
             found = held.loss(average)
@@ -118,7 +117,7 @@ def train_folds(
             losses.append(found)
             kept = Residuals(sizes, torch.Generator()).requires_grad_(False)
             kept.load_state_dict(best)
-            yield FoldNetworks(kept, average, torch.stack(losses) / losses[0] - 1, tuple(looks))
+            yield FoldNetworks(kept, torch.stack(losses) / losses[0] - 1, tuple(looks))
 
 
 def _levels(u: Tensor, low: float) -> Tensor:
@@ -136,8 +135,7 @@ def _target(
         gaussian(noisy[k].double(), sigma[k].double(), None if label is None else label[k])[0]
         for k, gaussian in enumerate(gaussians)
     ]
-    c_out = sigma * (1 + sigma.square()).rsqrt()
-    return (clean - torch.stack(expected).to(clean)) / c_out[..., None]
+    return (clean - torch.stack(expected).to(clean)) / EDM.c_out(sigma)[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +159,7 @@ class _HeldOut:
         generator: torch.Generator,
     ) -> _HeldOut:
         members = int(fold.max()) + 1
-        own = [(fold == k).nonzero()[:, 0] for k in range(members)]
+        own = [_few((fold == k).nonzero()[:, 0], generator) for k in range(members)]
         most = max(len(rows) for rows in own)
         copies = max(1, math.ceil(_HELD_OUT / (2 * most)))
         # Smaller folds are filled up with points of weight 0.
@@ -183,3 +181,10 @@ class _HeldOut:
         error = network(self.noisy, self.sigma, self.label) - self.target
         loss: Tensor = (error.square().mean(2) * self.weight).sum(1)
         return loss
+
+
+def _few(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the rows, or as many of them at random as are measured."""
+    if len(rows) <= _HELD_OUT:
+        return rows
+    return rows[torch.randperm(len(rows), generator=generator)[:_HELD_OUT]]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toydiffusion.denoisers import GaussianExpert, Residuals
+from toydiffusion.denoisers import EDM, GaussianExpert, Residuals, hats
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import FloatArray, Labels, Points
 
@@ -101,14 +101,16 @@ def stack(
             for sign in (1.0, -1.0):
                 noisy = z[row] + sign * level[:, None] * eps[some]
                 plain, _ = gaussians[member](noisy, level, kind)
-                c_out = (level * (1 + level.square()).rsqrt())[:, None]
+                c_out = EDM.c_out(level)[:, None]
                 experts = [mixtures[k](noisy, level, kind)[0] - plain]
                 raw = (network(noisy.float(), level.float(), kind)[member] for network in networks)
                 experts += [c_out * one.double() for one in raw]
-                hats = _hats(level, knots)
+                shares = hats(level, knots)
                 # (rows, 1 + J, knots, d), in units of sigma.
                 each = (
-                    torch.stack(experts, 1)[:, :, None] * hats[:, None, :, None] / level[:, None, None, None]
+                    torch.stack(experts, 1)[:, :, None]
+                    * shares[:, None, :, None]
+                    / level[:, None, None, None]
                 )
                 flat = each.flatten(1, 2)
                 target = (z[row] - plain) / level[:, None]
@@ -116,13 +118,6 @@ def stack(
                 quadratic[k] += weight * torch.einsum("nid,njd->ij", flat, flat).numpy()
                 linear[k] += weight * torch.einsum("nid,nd->i", flat, target).numpy()
     return _solved(knots, quadratic, linear, counts, len(networks))
-
-
-def _hats(sigma: Tensor, knots: Tensor) -> Tensor:
-    """Return the weights `(n, q)` of the knots in the piecewise linear function at each level."""
-    place = (sigma.log() - knots[0].log()) / (knots[1] / knots[0]).log()
-    found: Tensor = (1 - (place[:, None] - torch.arange(len(knots))).abs()).clamp(min=0)
-    return found
 
 
 def _solved(

@@ -220,30 +220,53 @@ def log_mass(
             f"{table.source}: {int(table.missing.sum())} rows have missing numbers; leave them out"
         )
     size = whole_number("samples", samples, 4 * _NETS, hint=", the points in a cell") // _NETS
-    varying, dim = codec.varying, codec.dim
-    low, high = codec.cells.bounds(table.points[:, varying])
+    even = torch.quasirandom.SobolEngine(codec.dim, scramble=True, seed=0)  # type: ignore[no-untyped-call]
+    nets = even.draw(_NETS * size, dtype=torch.float64).numpy().reshape(_NETS, size, codec.dim)
+    noise, rows = RowNoise(seed_number(seed), "mass"), max(1, _CELL_POINTS // (_NETS * size))
+    parts = []
+    for first in range(0, max(n, 1), rows):
+        some = replace(table, points=table.points[first : first + rows], labels=None)
+        own = None if label is None else label[first : first + rows]
+        start = first_row + first
+        shift = noise.uniform(start, start + len(some.points), dim=_NETS * codec.dim).numpy()
+        parts.append(_masses(model, some, plan, own, nets, shift.reshape(-1, _NETS, 1, codec.dim)))
+    return Term(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "std_error")))
+
+
+def _masses(
+    model: FittedModel,
+    table: Table,
+    plan: DensityConfig,
+    label: Labels | None,
+    nets: FloatArray,
+    shift: FloatArray,
+) -> Term:
+    """Return `log_mass` of some rows, by the points of `nets` `(nets, size, d)` after their own shifts."""
+    codec = model.codec
+    assert codec.cells is not None
+    low, high = codec.cells.bounds(table.points[:, codec.varying])
     width = high - low
-    shifts = RowNoise(seed_number(seed), "mass").uniform(first_row, first_row + n, dim=_NETS * dim).numpy()
-    even = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0)  # type: ignore[no-untyped-call]
-    nets = even.draw(_NETS * size, dtype=torch.float64).numpy().reshape(_NETS, size, dim)
     # Folded like a tent, so that a shift around the end leaves no jump (Hickernell 2002).
-    u = 1 - np.abs(2 * ((nets + shifts.reshape(n, _NETS, 1, dim)) % 1.0) - 1)
-    points = np.repeat(table.points, _NETS * size, axis=0)
-    points[:, varying] = (low[:, None, None] + width[:, None, None] * u).reshape(-1, dim)
-    own = None if label is None else label.repeat_interleave(_NETS * size)
-    found = joined(log_prob_blocks(model, replace(table, points=points, labels=None), plan, own)).log_prob
-    each = found.value.reshape(n, _NETS, size)
+    u = 1 - np.abs(2 * ((nets + shift) % 1.0) - 1)
+    each_row = nets.shape[0] * nets.shape[1]
+    points = np.repeat(table.points, each_row, axis=0)
+    points[:, codec.varying] = (low[:, None, None] + width[:, None, None] * u).reshape(-1, codec.dim)
+    own = None if label is None else label.repeat_interleave(each_row)
+    found = joined(log_prob_blocks(model, replace(table, points=points), plan, own)).log_prob
+    each = found.value.reshape(len(table.points), *nets.shape[:2])
     highest = each.max(axis=(1, 2), keepdims=True)
     means = np.exp(each - highest).mean(axis=2)
     mass = means.mean(axis=1)
     volume = np.log(np.where(width > 0, width, 1.0)).sum(axis=1)
     return Term(
         volume + highest[:, 0, 0] + np.log(mass),
-        means.std(axis=1, ddof=1) / math.sqrt(_NETS) / mass,
+        means.std(axis=1, ddof=1) / math.sqrt(len(nets[:, 0])) / mass,
     )
 
 
 _NETS = 4
+_CELL_POINTS = 2**18
+"""The points in cells that are computed together."""
 
 
 def sample_with_log_prob(

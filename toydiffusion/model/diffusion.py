@@ -66,8 +66,8 @@ class Diffusion:
 
     Arguments in common:
 
-    - `x` `(n, d)`: points, as an array, a tensor, nested lists, or a data frame (pandas, polars, Arrow). Data
-      frames are matched to the model by column name, arrays by position.
+    - `x` `(n, d)`: points, as an array, a tensor, nested lists, a data frame (pandas, polars, Arrow), or a
+      `Table`. Data frames are matched to the model by column name, arrays by position.
     - `label`: one of `classes` for all points, or `(n,)` of them, or None. None means the mixture of the
       classes by their frequencies, for samples and densities alike.
     - `seed`: a whole number >= 0. The same seed gives the same result.
@@ -786,13 +786,8 @@ class Diffusion:
         - `seed`: as in `p_values`.
         - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" leaves them out.
         """
-        return self.outliers_of(self._table(x, on_bad), fdr=fdr, seed=seed)
-
-    def outliers_of(self, table: tables.Table, *, fdr: float = 0.1, seed: int = 1) -> Outliers:
-        """Return the rows of a `Table`, the oddest first; see `outliers`. Missing rows are left out."""
-        _check_kind("table", table, tables.Table, optional=False)
-        chosen = self.fitted.codec.select(table, table.source)
-        return outliers.outliers(self.fitted, chosen, fdr=fdr, seed=seed_number(seed))
+        table = self._table(x, on_bad)
+        return outliers.outliers(self.fitted, table, fdr=fdr, seed=seed_number(seed))
 
     def reasons(self, x: ArrayLike | Any) -> Reasons:
         """Return how unusual each column of each row is, given the row's other columns (`Reasons`)."""
@@ -824,7 +819,8 @@ class Diffusion:
         at most three classes. With more it has fewer, at least 24 x 24, because each class takes a
         log-density in each cell.
 
-        - `what`: "model", or "history" for the loss during training.
+        - `what`: "model", "history" for the loss during training, or "experts" for the weights over noise of
+          the experts of a model for tables.
         - `data` `(m, d)`: points to show beside the model, such as those it was fitted to; a model does not
           keep them. Anything that `fit` takes.
         - `labels` `(m,)`: the labels of `data`, in a model with labels.
@@ -842,12 +838,12 @@ class Diffusion:
         ['data, 200 points', '2,000 samples', 'learned log-density']
         """
         fitted = self.fitted
-        if choice("plot", what, ("model", "history")) == "history":
+        if choice("plot", what, ("model", "history", "experts")) != "model":
             if any(given is not None for given in (data, labels, truth, columns)):
                 raise InputError(
-                    "data, labels, truth and columns belong to plot('model'), not to plot('history')"
+                    f"data, labels, truth and columns belong to plot('model'), not to plot({what!r})"
                 )
-            return plotting.plot_history(fitted)
+            return plotting.plot_history(fitted) if what == "history" else plotting.plot_experts(fitted)
         if labels is not None and data is None:
             raise InputError("labels are those of the data; give data too")
         table = None if data is None else self._table(data, what="data")
@@ -939,6 +935,8 @@ class Diffusion:
 
     def _table(self, x: Any, on_bad: str = "raise", *, what: str = "x") -> tables.Table:
         codec = self.fitted.codec
+        if isinstance(x, tables.Table):
+            return codec.select(x, x.source)
         return codec.select(tables.from_frame(x, columns=codec.names, on_bad=on_bad, name=what), what)
 
     def _index_and_level(self, table: tables.Table, label: Any, sigma: Any) -> tuple[Labels | None, Levels]:

@@ -139,9 +139,9 @@ def _table_codec(table: Table, config: TableConfig, seed: int) -> tuple[Codec, F
     declared = config.steps_of_grid
     if declared is not None and len(declared) != points.shape[1]:
         raise InputError(f"steps_of_grid has {len(declared)} steps for {points.shape[1]} columns")
-    cells = Cells.find(points[:, varying], None if declared is None else [declared[j] for j in varying])
-    names = table.columns or default_columns(points.shape[1])
-    _check_independent(points[:, varying], [names[j] for j in varying], table.source)
+    names = [(table.columns or default_columns(points.shape[1]))[j] for j in varying]
+    cells = Cells.find(points[:, varying], declared and [declared[j] for j in varying], names)
+    _check_independent(points[:, varying], names, table.source)
     points = points.copy()
     points[:, varying] = cells.spread(points[:, varying], seed=seed)
     x = torch.from_numpy(points[:, varying])

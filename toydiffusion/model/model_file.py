@@ -10,17 +10,17 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toydiffusion.codec import Codec, Standardizer
+from toydiffusion.codec import Cells, Codec, PowerMap, Standardizer
 from toydiffusion.denoisers import MOST_WEIGHTS, Network, Stacked
 from toydiffusion.distributions import GaussianMixture, Prior
 from toydiffusion.errors import InputError, nearest, seed_number, shown, whole_number
-from toydiffusion.experts import TableConfig
+from toydiffusion.experts import ExpertsReport, TableConfig
 from toydiffusion.files import Archive
 from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.model.stacked_file import (
@@ -106,26 +106,66 @@ def _model(archive: Archive) -> FittedModel:
     }
     table = "stack" in meta
     _same("metadata", set(meta) - {"student"}, names | ({"stack", "experts"} if table else set()))
-    sampling = _config(SampleConfig, meta["sampling"])
     classes, columns = _classes(meta["classes"]), _columns(meta["columns"])
     if meta["label_column"] is not None and not isinstance(meta["label_column"], str):
         raise InputError("label_column must be text")
     dim = tensors["standardizer.mean"].numel() if "standardizer.mean" in tensors else 0
-    left_out = len(tensors["constants"]) if "constants" in tensors and table else 0
-    if dim < 1 or (columns is not None and len(columns) != dim + left_out):
-        raise InputError(f"{dim} means of columns, but the columns are {shown(columns)}")
     count = 1 if classes is None else len(classes)
+    found = (_stack if table else _network)(archive, dim, count)
+    if dim < 1 or (columns is not None and len(columns) != dim + len(found.constants)):
+        raise InputError(f"{dim} means of columns, but the columns are {shown(columns)}")
+    prior = Prior(found.law, found.config.sigma_max)
+    sigma_min = found.config.sigma_min
+    if sigma_min is None:
+        raise InputError("its sigma_min is missing")
+    _check_answers(found.denoiser, prior, sigma_min)
+    return FittedModel(
+        codec=Codec(
+            Standardizer(tensors["standardizer.mean"], tensors["standardizer.scale"]),
+            columns,
+            classes,
+            meta["label_column"],
+            found.power,
+            found.cells,
+            found.constants,
+        ),
+        denoiser=found.denoiser,
+        prior=prior,
+        config=found.config,
+        sampling=_config(SampleConfig, meta["sampling"]),
+        history=found.history,
+        provenance=_provenance(meta),
+        student=found.student,
+        experts=found.experts,
+    )
+
+
+class _Parts(NamedTuple):
+    """What differs between a file with one network and one with a stack of experts."""
+
+    denoiser: Network | Stacked
+    law: GaussianMixture
+    config: TrainConfig | TableConfig
+    history: History
+    student: Student | None = None
+    experts: ExpertsReport | None = None
+    power: PowerMap | None = None
+    cells: Cells | None = None
+    constants: tuple[tuple[int, float], ...] = ()
+
+
+def _network(archive: Archive, dim: int, count: int) -> _Parts:
+    """Return the parts of a model of one network, and its students if there are any."""
+    meta, tensors = archive.metadata, dict(archive.tensors)
     students = {
-        name.removeprefix("student."): t for name, t in tensors.items() if name.startswith("student.")
+        name.removeprefix("student."): tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith("student.")
     }
-    tensors = {name: t for name, t in tensors.items() if not name.startswith("student.")}
-    if table:
-        return _table_model(archive, sampling, columns, classes, dim, count)
     config = _config(TrainConfig, meta["config"])
     _check_tensors(tensors, dim, count, config)
     if ("student" in meta) != bool(students):
         raise InputError("its metadata and its tensors disagree about a student")
-
     network = build(dim, count, config, seed=0).requires_grad_(False)
     prefix = "network."
     network.load_state_dict(
@@ -134,69 +174,28 @@ def _model(archive: Archive) -> FittedModel:
     law = GaussianMixture(
         tensors["moments.means"], tensors["moments.covariances"], weights=tensors["moments.frequencies"]
     )
-    prior = Prior(law, config.sigma_max)
-    _check_answers(network, prior, config.sigma_min)
-    return FittedModel(
-        codec=Codec(
-            Standardizer(tensors["standardizer.mean"], tensors["standardizer.scale"]),
-            columns,
-            classes,
-            meta["label_column"],
-        ),
-        denoiser=network.eval(),
-        prior=prior,
-        config=config,
-        sampling=sampling,
-        history=History.from_tensors(tensors),
-        provenance=_provenance(meta),
-        student=Student.from_file(meta["student"], students, dim, count, config.edges) if students else None,
-    )
+    student = Student.from_file(meta["student"], students, dim, count, config.edges) if students else None
+    return _Parts(network.eval(), law, config, History.from_tensors(tensors), student)
 
 
-def _table_model(
-    archive: Archive,
-    sampling: SampleConfig,
-    columns: tuple[str, ...] | None,
-    classes: LabelArray | None,
-    dim: int,
-    count: int,
-) -> FittedModel:
-    """Return a model for tables."""
-    meta, tensors = archive.metadata, archive.tensors
-    config = _config(TableConfig, meta["config"])
-    if config.sigma_min is None:
-        raise InputError("its sigma_min is missing")
-    if "calibration" not in tensors:
-        raise InputError("its tensors lack 'calibration'")
-    parts: dict[str, dict[str, Tensor]] = {"standardizer": {}, "columns": {}, "calibration": {}, "stack": {}}
-    for name, tensor in tensors.items():
+def _stack(archive: Archive, dim: int, count: int) -> _Parts:
+    """Return the parts of a model for tables."""
+    meta = archive.metadata
+    if "student" in meta:
+        raise InputError("a model for tables has no student")
+    groups: dict[str, dict[str, Tensor]] = {"standardizer": {}, "columns": {}, "calibration": {}, "stack": {}}
+    for name, tensor in archive.tensors.items():
         kind = name.partition(".")[0]
         part = "columns" if kind in ("power", "cells", "constants") else kind
-        parts[part if part in parts else "stack"][name] = tensor
-    check_tensors(
-        parts["standardizer"], {"standardizer.mean": (dim,), "standardizer.scale": (dim,)}, single=set()
-    )
-    stack = stack_of(parts["stack"], meta["stack"], dim, count)
-    power, cells, constants = columns_of(parts["columns"], dim)
-    prior = Prior(stack.law, config.sigma_max)
-    _check_answers(stack, prior, config.sigma_min)
-    return FittedModel(
-        codec=Codec(
-            Standardizer(tensors["standardizer.mean"], tensors["standardizer.scale"]),
-            columns,
-            classes,
-            meta["label_column"],
-            power,
-            cells,
-            constants,
-        ),
-        denoiser=stack,
-        prior=prior,
-        config=config,
-        sampling=sampling,
-        history=History(),
-        provenance=_provenance(meta),
-        experts=report_of(meta["experts"], tensors["calibration"]),
+        groups[part if part in groups else "stack"][name] = tensor
+    ends = {"standardizer.mean": (dim,), "standardizer.scale": (dim,)}
+    check_tensors(groups["standardizer"], ends, single=set())
+    stack = stack_of(groups["stack"], meta["stack"], dim, count)
+    power, cells, constants = columns_of(groups["columns"], dim)
+    report = report_of(meta["experts"], groups["calibration"])
+    config = _config(TableConfig, meta["config"])
+    return _Parts(
+        stack, stack.law, config, History(), None, report, power=power, cells=cells, constants=constants
     )
 
 

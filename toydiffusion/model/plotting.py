@@ -1,18 +1,23 @@
-"""Figures of a fitted model: samples beside data, the density, the training."""
+"""Figures of a fitted model: samples beside data, the density, the training, the experts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from toydiffusion.denoisers import Stacked
 from toydiffusion.density import TOLERANCE, DensityConfig
 from toydiffusion.distributions import Distribution
 from toydiffusion.errors import InputError
 from toydiffusion.figures import (
     MOST_NAMES,
+    Line,
     LossCurve,
+    Plot,
     Scatter,
     cells,
     equalised,
@@ -20,6 +25,7 @@ from toydiffusion.figures import (
     learned_map,
     learned_pairs,
     loss_curves,
+    plots,
     window,
 )
 from toydiffusion.model import densities
@@ -127,6 +133,18 @@ def plot_model(
 
 def _cloud(title: str, colour: str, table: Table, label: Labels | None, order: Sequence[int]) -> Scatter:
     return Scatter(table.points[:, order], title, colour, None if label is None else label.numpy())
+
+
+def plot_experts(model: FittedModel) -> Figure:
+    """Return a figure of the weights of the experts over the noise levels."""
+    if not isinstance(model.denoiser, Stacked):
+        raise InputError("this model has no experts: fit one with preset 'table'")
+    sigma = torch.logspace(math.log10(model.sigma_min), math.log10(model.sigma_max), 200, dtype=torch.float64)
+    weights = model.denoiser.at(sigma).numpy()
+    lines = [Line("mixture", sigma.numpy(), weights[0], "data", dots=False)]
+    lines += [Line("networks", sigma.numpy(), weight, dots=False) for weight in weights[1:]]
+    title = "where in noise each expert counts"
+    return plots([Plot(lines, "noise level sigma", "weight", title, x_log=True)])
 
 
 def plot_history(model: FittedModel) -> Figure:

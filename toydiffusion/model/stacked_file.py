@@ -179,7 +179,7 @@ def report_dict(report: ExpertsReport) -> dict[str, Any]:
     return found
 
 
-def report_of(given: object, calibration: Tensor) -> ExpertsReport:
+def report_of(given: object, tensors: Mapping[str, Tensor]) -> ExpertsReport:
     """Return the report of which `report_dict` gave the parts; `InputError` for anything else."""
     names = {f.name for f in fields(ExpertsReport)} - {"calibration"}
     if not isinstance(given, dict) or set(given) != names:
@@ -208,14 +208,14 @@ def report_of(given: object, calibration: Tensor) -> ExpertsReport:
         name: finite_number(name, given[name])
         for name in ("mixture", "gaussian", "gain", "gain_error", "network_gain")
     }
-    check_tensors({"calibration": calibration}, {"calibration": (None,)}, single=set())
+    check_tensors(tensors, {"calibration": (None,)}, single=set())
     return ExpertsReport(
         **numbers,
         ridge=_infinite("ridge", given["ridge"]),
         candidates=tuple(candidates),
         network_steps=whole_number("network_steps", given["network_steps"], 0),
         temperature=finite_number("temperature", given["temperature"], above=0),
-        calibration=tuple(calibration.tolist()),
+        calibration=tuple(tensors["calibration"].tolist()),
     )
 
 
