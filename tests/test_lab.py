@@ -265,6 +265,19 @@ def pixels(tab):
     )
 
 
+def pixels_at_rest(tab):
+    """Return `pixels` once they have stopped changing: the page paints in its own time."""
+    values = [-1.0]
+
+    def rests():
+        values.append(pixels(tab))
+        sleep(0.2)
+        return 0 < values[-1] == values[-2]
+
+    _until(rests, lambda: f"the canvas keeps changing: {values[-3:]}")
+    return values[-1]
+
+
 def click_at(tab, x, y, half=2.75 / 3**0.5):
     """Click the plane at (x, y); the window of the square reaches `half` from its middle."""
     box = tab.locator("canvas").first.bounding_box()
@@ -582,7 +595,7 @@ def test_a_lesson_whose_training_is_stopped_says_so(visit):
 @pytest.mark.slow
 def test_a_drawing_without_points_leaves_the_run_as_it_was(visit):
     tab = visit(link(config=SMALL))
-    before = pixels(tab)
+    before = pixels_at_rest(tab)
     tab.get_by_role("button", name="Eraser").click()
     box = tab.locator("canvas").bounding_box()
     tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -668,7 +681,7 @@ def test_time_runs_both_ways(visit):
     tab.get_by_role("button", name="data → noise").click()
     time = tab.get_by_label("Time", exact=True)
     assert tab.inner_text("output") == "σ = 0"
-    near = pixels(tab)
+    near = pixels_at_rest(tab)
     time.fill("0.5")
     assert tab.inner_text("output") != "σ = 0"
     tab.get_by_label("Map behind the points").select_option("exact")
@@ -709,7 +722,7 @@ def test_what_a_hovered_point_may_have_been(visit):
     tab.get_by_label("Time", exact=True).fill("0.5")
     box = tab.locator("canvas").bounding_box()
     tab.wait_for_timeout(300)
-    before = pixels(tab)
+    before = pixels_at_rest(tab)
     tab.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
     tab.mouse.move(box["x"] + 0.41 * box["width"], box["y"] + 0.4 * box["height"])
     # The cloud of 200 points, and the way to their mean.

@@ -132,7 +132,7 @@ def hats(sigma: Levels, knots: Tensor) -> Tensor:
     A function that is piecewise linear in log sigma is the sum of its values at the knots times these shares.
     Beyond the knots it is constant.
 
-    >>> hats(torch.tensor([0.01, 1.0]), torch.tensor([0.1, 10.0])).tolist()
+    >>> hats(torch.tensor([0.01, 1.0]), torch.tensor([0.25, 4.0])).tolist()
     [[1.0, 0.0], [0.5, 0.5]]
     """
     place, at = sigma.double().log(), knots.to(sigma.device).double().log()
