@@ -827,7 +827,7 @@ MUTANTS = [
     Mutant(
         "huge weights in a model file",
         "model/model_file.py",
-        "    _check_answers(network, prior, config.sigma_min)\n",
+        "    _check_answers(found.denoiser, prior, sigma_min)\n",
         "",
         f"{FILE} -k bad_file",
     ),

@@ -39,6 +39,7 @@ LAYERS = [
     "experts",
     "density",
     "metrics",
+    "baselines",
     "figures",
     "certificate",
     "students",

@@ -273,7 +273,8 @@ def sample(
         device=device,
         progress=None,
     )
-    with tables.Writer(out, codec.names, codec.label_name, codec.classes, protect=[model]) as writer:
+    columns = codec.names, codec.label_name, codec.classes
+    with tables.Writer(out, *columns, whole=codec.whole, protect=[model]) as writer:
         for points, labels in blocks:
             writer.write(points, labels)
             _stop_if_asked()
@@ -344,7 +345,8 @@ def outliers(
     _check_not_the_source(out, loaded)
     found = loaded.outliers(table, fdr=fdr)
     columns = ["row", "normality", "p_value", "outlier"]
-    with tables.Writer(out, columns, "reason", protect=[model, points]) as writer:
+    whole = ["row", "outlier"]
+    with tables.Writer(out, columns, "reason", whole=whole, protect=[model, points]) as writer:
         numbers = [getattr(found, name).astype(np.float64) for name in columns]
         writer.write(np.stack(numbers, axis=1), found.reason)
     typer.echo(f"{int(found.outlier.sum()):,} of {len(found.row):,} rows selected, wrote {out}")

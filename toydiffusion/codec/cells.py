@@ -92,6 +92,12 @@ class Cells:
         """Whether each column has a grid, `(d,)`."""
         return self.step > 0
 
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """Whether each column holds whole numbers alone, `(d,)`: its step is one, and so is its origin."""
+        found: NDArray[np.bool_] = self.rounded & (self.step % 1 == 0) & (self.origin % 1 == 0)
+        return found
+
     def spread(self, x: FloatArray, *, seed: int, first_row: int = 0) -> FloatArray:
         """Return x `(n, d)` with the values of rounded columns spread evenly over their cells.
 

@@ -86,6 +86,15 @@ class Codec:
         return self.columns or default_columns(self.num_columns)
 
     @property
+    def whole(self) -> tuple[str, ...]:
+        """The names of the columns that hold whole numbers alone, as far as `cells` knows."""
+        if self.cells is None:
+            return ()
+        found = [int(j) for j in self.varying[self.cells.whole]]
+        found += [j for j, value in self.constants if value % 1 == 0]
+        return tuple(self.names[j] for j in sorted(found))
+
+    @property
     def label_name(self) -> str | None:
         """What the label column of new tables is called; None without labels."""
         return None if self.classes is None else label_name(self.label_column, self.names)
@@ -177,6 +186,17 @@ class Codec:
         for j, value in self.constants:
             found[:, j] = value
         return found
+
+    def spread(self, table: Table, *, seed: int) -> FloatArray:
+        """Return the points in x, `(n, columns)`, with the values of rounded columns spread over their cells.
+
+        - `seed`: of the places in the cells (`Cells.spread`).
+        """
+        if self.cells is None:
+            return table.points
+        points, varying = table.points.copy(), self.varying
+        points[:, varying] = self.cells.spread(points[:, varying], seed=seed)
+        return points
 
     def _varied(self, points: FloatArray) -> Points:
         """Return the columns that are not constant, as a tensor."""

@@ -12,7 +12,7 @@ from toydiffusion.experts.fitting import (
     fit_experts,
     prefers_power,
 )
-from toydiffusion.experts.mixture import Candidate, Shape
+from toydiffusion.experts.mixture import Candidate, Shape, fold_of
 
 __all__ = [
     "OUTLIER_SIGMA",
@@ -23,5 +23,6 @@ __all__ = [
     "Shape",
     "TableConfig",
     "fit_experts",
+    "fold_of",
     "prefers_power",
 ]

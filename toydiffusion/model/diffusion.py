@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from toydiffusion import tables
+from toydiffusion.baselines import Comparison
 from toydiffusion.certificate import Certificate
 from toydiffusion.codec import Standardizer
 from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity, Term
@@ -19,7 +20,9 @@ from toydiffusion.devices import torch_device
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
 from toydiffusion.experts import ExpertsReport, TableConfig
-from toydiffusion.model import densities, fitting, model_file, outliers, plotting
+from toydiffusion.model import copying, densities, fitting, model_file, outliers, plotting
+from toydiffusion.model import held_out as held_out_rows
+from toydiffusion.model.copying import Copying
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
 from toydiffusion.model.outliers import Outliers, Reasons
@@ -119,6 +122,7 @@ class Diffusion:
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        compare: bool = False,
     ) -> Diffusion:
         """Learn points, with or without labels, and return the model itself.
 
@@ -130,12 +134,19 @@ class Diffusion:
         - `checkpoint`: a file that is written every half minute, at the end, and when Ctrl-C interrupts the
           training. It is yours to remove.
         - `resume`: whether to go on from the checkpoint. The weights are then those of an uninterrupted run.
+        - `compare`: whether to compare with baselines too (`Diffusion.compare`). For that a second model is
+          fitted to four fifths of the rows. The result is on the card, and in `comparison`.
 
         Raises `InputError` for points that cannot be learned (fewer than two, NaN, a constant column, one
         class only), and `TrainingError` if the loss is no longer finite.
         """
         return self.fit_table(
-            tables.from_frame(x, y), seed=seed, progress=progress, checkpoint=checkpoint, resume=resume
+            tables.from_frame(x, y),
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+            compare=compare,
         )
 
     def fit_table(
@@ -146,6 +157,7 @@ class Diffusion:
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        compare: bool = False,
     ) -> Diffusion:
         """Learn a `Table`, such as `tables.read` returns; see `fit`."""
         _check_kind("table", table, tables.Table, optional=False)
@@ -158,6 +170,9 @@ class Diffusion:
             checkpoint=checkpoint,
             resume=resume,
         )
+        if compare:
+            found = held_out_rows.trial(table, self._config, self._sampling, seed=seed, progress=progress)
+            self._fitted = replace(self._fitted, comparison=found)
         return self
 
     @classmethod
@@ -364,8 +379,9 @@ class Diffusion:
         - `seed`, `first_row`: which rows of which endless sample.
         - `return_labels`: whether to return the pair of points and labels, in a model with labels.
         - `as_frame`: whether to return a data frame instead: the table that `toydiffusion sample` writes. Its
-          columns are called as those of the model (x0, x1, ... without names). In a model with labels the
-          last one holds the labels. It needs pandas.
+          columns are called as those of the model (x0, x1, ... without names). Columns of whole numbers are
+          int64 in a model for tables. In a model with labels the last one holds the labels. It needs
+          pandas.
         - `batch_size`: how many points are computed at once.
         - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
 
@@ -402,7 +418,8 @@ class Diffusion:
         )
         codec = self.fitted.codec
         if as_frame:
-            return tables.Table(x, codec.names, labels, codec.label_name).to_pandas()
+            frame = tables.Table(x, codec.names, labels, codec.label_name).to_pandas()
+            return frame.astype(dict.fromkeys(codec.whole, np.int64))
         return x if not return_labels or labels is None else (x, labels)
 
     def sample_blocks(
@@ -895,6 +912,71 @@ class Diffusion:
             progress=progress,
         )
 
+    # Held-out rows ----------------------------------------------------------------------------------
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The held-out log-density beside baselines, of a model fitted with `compare=True`; else None."""
+        return self.fitted.comparison
+
+    def compare(
+        self, train: ArrayLike | Any, held_out: ArrayLike | Any, *, seed: int = 0, on_bad: str = "raise"
+    ) -> Comparison:
+        """Compare the log-densities of held-out rows with those of baselines: print it, or read its fields.
+
+        The baselines are a Gaussian kernel density and a mixture of Gaussians. Cross-validation chooses
+        their settings. They get the same columns as the model: its power transforms, and the same spread-out
+        values of rounded columns. Of more than 2,000 held-out rows a random 2,000 count.
+
+        - `train` `(n, d)`: the rows that the model was fitted to. The baselines are fitted to them.
+        - `held_out` `(m, d)`: rows that the model has not seen.
+        - `seed`: of the spread, the choice of rows, and the cross-validation.
+        - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" leaves them out.
+
+        >>> import toydiffusion as td
+        >>> law = td.distributions.Square()
+        >>> model = td.Diffusion(td.TableConfig(networks=False)).fit(law.sample(200, seed=0)[0])
+        >>> found = model.compare(law.sample(200, seed=0)[0], law.sample(100, seed=1)[0])
+        >>> found.rows, len(found.baselines)
+        (100, 2)
+        """
+        rows = self._rows(train, None, "train", on_bad), self._rows(held_out, None, "held_out", on_bad)
+        return held_out_rows.compare(self.fitted, *rows, seed=seed_number(seed))
+
+    def check_copying(
+        self,
+        train: ArrayLike | Any,
+        held_out: ArrayLike | Any,
+        *,
+        train_labels: ArrayLike | Any | None = None,
+        held_out_labels: ArrayLike | Any | None = None,
+        samples: int = 1000,
+        seed: int = 0,
+        on_bad: str = "raise",
+    ) -> Copying:
+        """Check whether samples are copies of training rows (`Copying`): print it, or read its fields.
+
+        This finds copies. It does not show that a model keeps its rows secret.
+
+        - `train` `(n, d)`: the rows that the model was fitted to.
+        - `held_out` `(m, d)`: rows of the same law that the model has not seen. They show what chance does.
+        - `train_labels`, `held_out_labels`: their labels, in a model with labels; not needed with `Table`s
+          that hold them.
+        - `samples`: how many samples are drawn: those of `sample(samples, seed=seed)`.
+        - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" leaves them out.
+
+        >>> import toydiffusion as td
+        >>> law = td.distributions.Square()
+        >>> model = td.Diffusion(td.TableConfig(networks=False)).fit(law.sample(200, seed=0)[0])
+        >>> found = model.check_copying(law.sample(200, seed=0)[0], law.sample(200, seed=1)[0])
+        >>> found.finding
+        'no sign of copying'
+        """
+        own = self._rows(train, train_labels, "train", on_bad)
+        other = self._rows(held_out, held_out_labels, "held_out", on_bad)
+        samples = whole_number("samples", samples, 2)
+        return copying.check_copying(self.fitted, own, other, samples=samples, seed=seed_number(seed))
+
     # Files and words --------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -938,6 +1020,14 @@ class Diffusion:
         if isinstance(x, tables.Table):
             return codec.select(x, x.source)
         return codec.select(tables.from_frame(x, columns=codec.names, on_bad=on_bad, name=what), what)
+
+    def _rows(self, x: Any, labels: Any, what: str, on_bad: str) -> tables.Table:
+        """Return the rows that are not missing, with their labels if there are any."""
+        table = self._table(x, on_bad, what=what)
+        if labels is not None:
+            index = self.fitted.codec.class_index(labels, len(table.points), f"{what}: ")
+            table = replace(table, labels=self.fitted.codec.labels(index))
+        return held_out_rows.rows_of(table, np.flatnonzero(~table.missing))
 
     def _index_and_level(self, table: tables.Table, label: Any, sigma: Any) -> tuple[Labels | None, Levels]:
         n = len(table.points)

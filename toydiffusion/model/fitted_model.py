@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from toydiffusion.baselines import Comparison
 from toydiffusion.codec import Codec
 from toydiffusion.denoisers import Guided, Network, Stacked
 from toydiffusion.density import DensityConfig, DensityModel
@@ -52,6 +53,7 @@ class FittedModel:
     - `provenance`: seed, number of points, versions.
     - `student`: what answers in one call, in a distilled model; None (default) in others.
     - `experts`: what was found out about the experts of a model for tables; None (default) in others.
+    - `comparison`: the held-out log-density beside baselines, if `fit` was asked for it; None (default).
     """
 
     codec: Codec
@@ -63,6 +65,7 @@ class FittedModel:
     provenance: Provenance
     student: Student | None = None
     experts: ExpertsReport | None = None
+    comparison: Comparison | None = None
 
     @property
     def dim(self) -> int:
@@ -188,6 +191,8 @@ class FittedModel:
             rows.append(("held-out loss", f"{self.history.held_out[-1][1]:.4f}"))
         spacing = "" if sampling.schedule is None else f" on {sampling.schedule} levels"
         rows.append(("sampling", f"{sampling.steps} steps of {sampling.solver}{spacing}"))
+        if self.comparison is not None:
+            rows += self.comparison.texts()
         if self.student is not None:
             rows.append(("students", f"samples and log-densities in one call, seed {self.student.seed}"))
             rows += [(f"    {name}", text) for name, text in self.student.certificate.rows()]

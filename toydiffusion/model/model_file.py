@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toydiffusion.baselines import Comparison
 from toydiffusion.codec import Cells, Codec, PowerMap, Standardizer
 from toydiffusion.denoisers import MOST_WEIGHTS, Network, Stacked
 from toydiffusion.distributions import GaussianMixture, Prior
@@ -74,6 +75,8 @@ def save(model: FittedModel, path: str | os.PathLike[str]) -> None:
         **asdict(model.provenance),
         **more,
     }
+    if model.comparison is not None:
+        metadata["comparison"] = model.comparison.to_dict()
     if model.student is not None:
         tensors |= {f"student.{name}": value for name, value in model.student.tensors().items()}
         metadata["student"] = model.student.to_dict()
@@ -105,7 +108,9 @@ def _model(archive: Archive) -> FittedModel:
         *(f.name for f in fields(Provenance)),
     }
     table = "stack" in meta
-    _same("metadata", set(meta) - {"student"}, names | ({"stack", "experts"} if table else set()))
+    _same(
+        "metadata", set(meta) - {"student", "comparison"}, names | ({"stack", "experts"} if table else set())
+    )
     classes, columns = _classes(meta["classes"]), _columns(meta["columns"])
     if meta["label_column"] is not None and not isinstance(meta["label_column"], str):
         raise InputError("label_column must be text")
@@ -137,6 +142,7 @@ def _model(archive: Archive) -> FittedModel:
         provenance=_provenance(meta),
         student=found.student,
         experts=found.experts,
+        comparison=Comparison.from_dict(meta["comparison"]) if "comparison" in meta else None,
     )
 
 

@@ -102,13 +102,9 @@ def p_values(model: FittedModel, table: Table, *, seed: int) -> FloatArray:
 
     - `seed`: of the places in their cells to which rounded values are spread, as in training.
     """
-    law, cells = _law(model), model.codec.cells
+    law = _law(model)
     assert model.experts is not None
-    if cells is not None:
-        points = table.points.copy()
-        varying = model.codec.varying
-        points[:, varying] = cells.spread(points[:, varying], seed=seed)
-        table = replace(table, points=points)
+    table = replace(table, points=model.codec.spread(table, seed=seed))
     found = law.log_prob(model.codec.to_z(table), OUTLIER_SIGMA).numpy()
     # As odd or odder are the training rows whose log-density is as low or lower.
     odder = np.searchsorted(np.array(model.experts.calibration), found, side="right")

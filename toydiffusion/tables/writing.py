@@ -52,6 +52,7 @@ class Writer:
     - `label_column`: str. The name of the labels' column. None (default): the rows have no labels.
     - `classes`: `(K,)`, int, bool or str. Values of the labels' kind. None (default): the first block tells
       the kind.
+    - `whole`: the names of columns of whole numbers, default none. In Parquet they are int64.
     - `protect`: str or path each, default none. Files that `path` must not be; see `check_not_same`.
 
     CSV holds the shortest decimals that give the same floats. NaN is an empty cell of CSV and Parquet, so in
@@ -79,11 +80,13 @@ class Writer:
         label_column: str | None = None,
         classes: LabelArray | None = None,
         *,
+        whole: Sequence[str] = (),
         protect: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self._suffix = check_suffix(path)
         self._path = path
         self._columns = names_of(columns)
+        self._whole = frozenset(whole)
         self._label_column = None if label_column is None else name_of(label_column, "label_column")
         self._source = Source(repr(os.fspath(path)))
         more = () if self._label_column is None else (self._label_column,)
@@ -153,7 +156,7 @@ class Writer:
     def _schema(self) -> Any:
         import pyarrow as pa
 
-        fields = [(name, pa.float64()) for name in self._columns]
+        fields = [(name, pa.int64() if name in self._whole else pa.float64()) for name in self._columns]
         if self._label_column is not None:
             kinds = {"i": pa.int64(), "b": pa.bool_(), "O": pa.string()}
             fields.append(
@@ -243,9 +246,13 @@ class _ArrowSink:
             return
         # A copy: Arrow keeps the memory it is given, and the caller may fill it again. The labels are one.
         columns = [*np.array(points.T, order="C"), *([] if labels is None else [labels])]
+        fields = list(self._schema)
+        for j in range(points.shape[1]):
+            if fields[j].type == pa.int64():
+                columns[j] = columns[j].astype(np.int64)
         data = [
             pa.array(column, field.type, from_pandas=True)
-            for column, field in zip(columns, self._schema, strict=True)
+            for column, field in zip(columns, fields, strict=True)
         ]
         self._pending.append(pa.Table.from_arrays(data, schema=self._schema))
         self._rows += len(points)
