@@ -7,10 +7,10 @@ import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 
 import toydiffusion as td
@@ -19,8 +19,9 @@ from toydiffusion.distributions import ConcentricSquares, Square
 from toydiffusion.metrics import border_mass, calibration, denoiser_divergence, share_inside, total_variation
 from toydiffusion.report import DemoSettings, demo, findings
 from toydiffusion.report.classes import border_sides
+from toydiffusion.report.demo import SECTIONS
 from toydiffusion.report.densities import KINDS, quadruples
-from toydiffusion.report.page import SECTIONS, page
+from toydiffusion.report.page import page
 
 TINY = DemoSettings(
     points=200, shown=100, effort=0.02, grid=4, steps=(1, 3, 6), measured=300, schedule_seeds=2,
@@ -36,33 +37,6 @@ def story(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
     demo(folder, seed=SEED, settings=TINY, show=False)
     return folder, json.loads((folder / "results.json").read_text())
-
-
-class Page(HTMLParser):
-    """What the tests ask of the page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.attributes, self.images, self.data, self.words = [], [], [], []
-        self._inside = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self._inside += [tag] if tag not in ("meta", "img", "br", "link") else []
-        self.attributes += [(tag, *pair) for pair in attrs]
-        if tag == "img":
-            self.images.append(dict(attrs))
-        if tag == "data":
-            self.data.append([float(dict(attrs)["value"]), ""])
-
-    def handle_endtag(self, tag):
-        assert self._inside.pop() == tag
-
-    def handle_data(self, text):
-        if self._inside and self._inside[-1] == "data":
-            self.data[-1][1] += text
-        elif "style" not in self._inside:
-            self.words.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +77,7 @@ def test_text_on_the_page_is_escaped(story):
     made = {**results["made"], "versions": {hostile: hostile}}
     classes = {**results["classes"], "finding": hostile}
     images = {path.stem: path for path in folder.iterdir() if path.suffix in (".png", ".gif")}
-    text = page({**results, "made": made, "classes": classes}, images)
+    text = page("squares.html.j2", {**results, "made": made, "classes": classes}, images, SECTIONS)
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == 3
 

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+DENSITIES = 400_000
+"""The most densities that the mass of a class may take."""
+_IMPORTANT = 20_000
+"""The most of them by importance sampling."""
+
+
 @dataclass(frozen=True)
 class Certificate:
     """The results of all checks of a learned density. `str` returns a table, `rows` pairs of texts,
@@ -142,6 +148,7 @@ def check(
     truth: Distribution | None = None,
     endless: Denoiser | None = None,
     points: int = 1000,
+    densities: int = DENSITIES,
     seed: int = 0,
     note: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
@@ -154,16 +161,17 @@ def check(
     - `endless`: the same network, trained on unlimited fresh points, for the error budget. None (default):
       leave out the term `network`.
     - `points`: the number of test points, default 1000.
+    - `densities`: the most densities that the mass of a class may take, default `DENSITIES`.
     - `seed`: an integer >= 0.
     - `note`: is called with the name of each check before it starts.
     """
     masses = []
     for c in _classes(model, label):
         note("total mass" if c is None else f"total mass of class {c}")
-        masses.append(_mass(model, c, seed))
-    _, down, own_label = flow_sample(
-        model, range(max(points, 4000)), _constant(label, max(points, 4000)), seed=seed
-    )
+        masses.append(_mass(model, c, densities, seed))
+    # Without a truth they are the test points; with one they show what lies outside its support.
+    drawn = points if truth is None else max(points, 4000)
+    _, down, own_label = flow_sample(model, range(drawn), _constant(label, drawn), seed=seed)
     own = down.z
     z = own[:points] if truth is None else truth.rows(0, points, seed=seed + 1, label=label)[0]
     level, index = model.lowest(len(z)), _constant(label, len(z))
@@ -216,8 +224,11 @@ def _constant(label: int | None, n: int) -> Labels | None:
 
 
 @torch.no_grad()
-def _mass(model: DensityModel, c: int | None, seed: int) -> Mass:
-    """Return the mass of class c. Samples of the model, by another solver, show where to look for it."""
+def _mass(model: DensityModel, c: int | None, densities: int, seed: int) -> Mass:
+    """Return the mass of class c. Samples of the model, by another solver, show where to look for it.
+
+    - `densities`: the most densities it may take.
+    """
     config = SampleConfig()
     levels = config.levels(model.sigma_min, model.prior.sigma)
 
@@ -243,8 +254,8 @@ def _mass(model: DensityModel, c: int | None, seed: int) -> Mass:
             parts.append(torch.from_numpy(found.value))
         return torch.cat(parts)
 
-    found = quadrature(density, guide, step=model.sigma_min) if guide.shape[1] <= 3 else None
-    return found or importance(density, guide, seed=seed)
+    found = quadrature(density, guide, step=model.sigma_min, most=densities) if guide.shape[1] <= 3 else None
+    return found or importance(density, guide, n=min(densities, _IMPORTANT), seed=seed)
 
 
 def _share(outside: torch.Tensor) -> Estimate:

@@ -353,6 +353,64 @@ def outliers(
 
 
 @app.command(
+    cls=Command, epilog=_examples("toydiffusion report model.safetensors points.csv --out report.html")
+)
+def report(
+    model: Model,
+    points: Table,
+    out: Annotated[Path, flag(Path, "Where the report goes: an .html file.")] = Path("report.html"),
+    held_out: Annotated[
+        Path | None,
+        flag(
+            Path,
+            "Rows that the model has not seen, to judge it by.",
+            default="a fifth of POINTS, by a second model fitted to the rest",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None, flag(str, "The column of labels.", default="that of the model, if it has classes")
+    ] = None,
+    fdr: Annotated[
+        float, flag(float, "The share of inliers among the rows selected, on average, at most.")
+    ] = 0.1,
+    on_bad: Annotated[
+        str,
+        flag(
+            str,
+            "Rows with missing or infinite numbers: raise stops with an error, skip leaves them out.",
+            choices=tables.ON_BAD,
+        ),
+    ] = "raise",
+    seed: Annotated[int, flag(int, "Same seed, same report.")] = 0,
+) -> None:
+    """Report on a model of a table, as one page.
+
+    POINTS are the rows that the model was fitted to. The page shows data beside samples, held-out
+    log-densities beside baselines, calibration, certificate, copies of training rows, and unusual rows with
+    reasons. It is one file, and works without a network.
+    """
+    from toydiffusion.report import table_report
+
+    if out.suffix != ".html":
+        raise InputError(f"{shown(str(out))}: a report ends in '.html', not in {shown(out.suffix)}")
+    check_target(out)
+    loaded = load(model)
+    column = label_column if label_column is not None else loaded.label_column
+    asked = column if loaded.classes is not None else None
+
+    def read(path: Path) -> tables.Table:
+        return tables.read(path, columns=loaded.columns, label_column=asked, on_bad=on_bad)
+
+    table, fresh = read(points), None if held_out is None else read(held_out)
+    _stop_if_asked()
+    table_report(loaded, table, out, held_out=fresh, fdr=fdr, seed=seed)
+    source = loaded.fitted.provenance.source_digest
+    if source is not None and source != table.digest:
+        _warn(f"{shown(str(points))} is not the file that the model was fitted to")
+    typer.echo(f"wrote {out}")
+
+
+@app.command(
     "log-prob",
     cls=Command,
     epilog=_examples("toydiffusion log-prob model.safetensors points.csv --out log_probs.csv"),

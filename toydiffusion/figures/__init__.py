@@ -37,6 +37,7 @@ from toydiffusion.figures.learned import (
     learned_curve,
     learned_map,
     learned_pairs,
+    marginals,
     window,
 )
 from toydiffusion.figures.scatters import Scatter, scatters
@@ -69,6 +70,7 @@ __all__ = [
     "learned_map",
     "learned_pairs",
     "loss_curves",
+    "marginals",
     "noised_law",
     "plots",
     "point_estimates",

@@ -227,6 +227,30 @@ def learned_pairs(
     return figure
 
 
+def marginals(samples: Scatter, data: Scatter, columns: Sequence[str]) -> Figure:
+    """Return a histogram of each column, samples over data.
+
+    - `samples`, `data`: points with the columns.
+    - `columns`: the names of the columns.
+    """
+    across = min(len(columns), 4)
+    down = -(-len(columns) // across)
+    with canvas(2.6 * across, 2.0 * down + 0.3, down, across) as (figure, axes):
+        limits = window([samples.points, data.points])
+        handles: list[tuple[Any, str]] = []
+        for j, ax in enumerate(axes.flat):
+            if j >= len(columns):
+                ax.set_axis_off()
+                continue
+            own = [data.points[:, j], samples.points[:, j]]
+            handles = _histograms(ax, own, (data, samples), limits[j])
+            ax.set_xlim(*limits[j])
+            ax.set_yticks([])
+            _name_axis(ax, "x", columns[j])
+        _legend(figure, handles, "outside lower center")
+    return figure
+
+
 def _histograms(
     ax: Axes, columns: Sequence[Floats], clouds: Sequence[Scatter], limits: Floats
 ) -> list[tuple[Any, str]]:

@@ -3,9 +3,11 @@
 `fitting`, `sampling`, `densities` and `model_file` hold the functions; each method of `Diffusion` calls one.
 """
 
+from toydiffusion.model.copying import Copying
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.diffusion import Diffusion, load
 from toydiffusion.model.fitted_model import FittedModel, Provenance
+from toydiffusion.model.held_out import held_out, rows_of
 from toydiffusion.model.outliers import Outliers, Reasons, selected
 from toydiffusion.model.presets import PRESETS, Preset
 from toydiffusion.model.sampling import Block
@@ -13,6 +15,7 @@ from toydiffusion.model.sampling import Block
 __all__ = [
     "PRESETS",
     "Block",
+    "Copying",
     "Densities",
     "Diffusion",
     "FittedModel",
@@ -20,6 +23,8 @@ __all__ = [
     "Preset",
     "Provenance",
     "Reasons",
+    "held_out",
     "load",
+    "rows_of",
     "selected",
 ]

@@ -378,11 +378,15 @@ def check_density(
     label: int | None = None,
     *,
     endless: bool = False,
-    points: int = 1000,
-    seed: int = 0,
+    points: int,
+    most: int,
+    seed: int,
     progress: bool | None = None,
 ) -> Certificate:
-    """Return the certificate of the density of one class, or of the mixture of all. `truth` is in x."""
+    """Return the certificate of the density of one class, or of the mixture of all. `truth` is in x.
+
+    - `most`: the densities that the mass of a class may take.
+    """
     if endless and truth is None:
         raise InputError("endless fresh points need the truth they are sampled from")
     known = None if truth is None else standardized(model, truth)
@@ -401,6 +405,7 @@ def check_density(
             truth=known,
             endless=fit_endless(model, known) if endless and known is not None else None,
             points=points,
+            densities=most,
             seed=seed,
             note=note,
         )

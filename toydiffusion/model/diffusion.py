@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from toydiffusion import tables
 from toydiffusion.baselines import Comparison
-from toydiffusion.certificate import Certificate
+from toydiffusion.certificate import DENSITIES, Certificate
 from toydiffusion.codec import Standardizer
 from toydiffusion.density import MAX_EVALUATIONS, TOLERANCE, DensityConfig, Elbo, LogDensity, Term
 from toydiffusion.devices import torch_device
@@ -881,6 +881,7 @@ class Diffusion:
         *,
         endless: bool = False,
         points: int = 1000,
+        most_densities: int = DENSITIES,
         tolerance: float = TOLERANCE,
         seed: int = 0,
         device: str = "auto",
@@ -898,6 +899,8 @@ class Diffusion:
         - `endless`: whether to train the same network once more on endless fresh points of the truth. This
           separates the network's part of the loss from that of the finite data.
         - `points`: the number of test points, at least 2.
+        - `most_densities`: those that the mass of a class may take, at least 1,000. It is found by
+          quadrature in up to three columns, and by importance sampling where that would take more.
         - `tolerance`: as in `log_prob`.
         """
         index = self.fitted.codec.class_index(label, 1)
@@ -908,6 +911,7 @@ class Diffusion:
             None if index is None else int(index[0]),
             endless=endless,
             points=whole_number("points", points, 2),
+            most=whole_number("most_densities", most_densities, 1000),
             seed=seed_number(seed),
             progress=progress,
         )
@@ -1027,7 +1031,7 @@ class Diffusion:
         if labels is not None:
             index = self.fitted.codec.class_index(labels, len(table.points), f"{what}: ")
             table = replace(table, labels=self.fitted.codec.labels(index))
-        return held_out_rows.rows_of(table, np.flatnonzero(~table.missing))
+        return held_out_rows.rows_of(table, ~table.missing)
 
     def _index_and_level(self, table: tables.Table, label: Any, sigma: Any) -> tuple[Labels | None, Levels]:
         n = len(table.points)

@@ -25,11 +25,11 @@ _JUDGED_ON = 2000
 """The most held-out rows whose log-densities are compared."""
 
 
-def split(table: Table, *, seed: int) -> tuple[Table, Table]:
-    """Return a table in two parts: four fifths of its rows to fit to, and a fifth that is held out.
+def held_out(table: Table, *, seed: int) -> NDArray[np.bool_]:
+    """Return which rows of a table to hold out, `(n,)`: a fifth of them.
 
-    Rows are chosen at random, as many of each class as its share. A column that varies does so in the first
-    part too.
+    Rows are chosen at random, as many of each class as its share. A column that varies does so in the other
+    rows too.
 
     Raises `InputError` for fewer than 10 rows.
     """
@@ -37,16 +37,17 @@ def split(table: Table, *, seed: int) -> tuple[Table, Table]:
     if n < 2 * PARTS:
         raise InputError(f"{table.source}: {n} rows, and holding some out needs at least {2 * PARTS}")
     codes = None if table.labels is None else np.unique(table.labels, return_inverse=True)[1].ravel()
-    apart = fold_of(None if codes is None else torch.from_numpy(codes), n, PARTS, seed).numpy() == 0
+    fold = fold_of(None if codes is None else torch.from_numpy(codes), n, PARTS, seed)
+    apart: NDArray[np.bool_] = fold.numpy() == 0
     for column in table.points.T:
         kept = column[~apart]
         if (kept == kept[0]).all() and (other := np.flatnonzero(column != kept[0])).size:
             apart[other[0]] = False
-    return rows_of(table, np.flatnonzero(~apart)), rows_of(table, np.flatnonzero(apart))
+    return apart
 
 
-def rows_of(table: Table, rows: NDArray[np.int64]) -> Table:
-    """Return some rows of a table."""
+def rows_of(table: Table, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Table:
+    """Return some rows of a table, by number or by whether each is wanted."""
     labels = None if table.labels is None else table.labels[rows]
     return replace(table, points=table.points[rows], labels=labels, digest=None)
 
@@ -69,22 +70,26 @@ def trial(
     progress: bool | None = False,
 ) -> Comparison:
     """Fit a model of these settings to four fifths of the rows, and compare it with baselines at the rest."""
-    rest, apart = split(table, seed=seed)
-    model = fitting.fit(rest, config, sampling, seed=seed, progress=progress)
-    return compare(model, rest, apart, seed=seed)
+    apart = held_out(table, seed=seed)
+    train, test = rows_of(table, ~apart), rows_of(table, apart)
+    model = fitting.fit(train, config, sampling, seed=seed, progress=progress)
+    return compare(model, train, test, seed=seed)
 
 
-def compare(model: FittedModel, train: Table, held_out: Table, *, seed: int) -> Comparison:
-    """Return the mean log-density of held-out rows under the model, and under baselines fitted to `train`.
+def compare(model: FittedModel, train: Table, test: Table, *, seed: int) -> Comparison:
+    """Return the mean log-density of held-out rows under the model, and under baselines.
+
+    - `train`: the rows that the model was fitted to, and the baselines are.
+    - `test`: the held-out rows.
 
     The baselines get the model's coordinates z, so they profit from its power transforms, and the same
     spread-out values of rounded columns. Cross-validation in 4 parts chooses their settings.
     """
     codec = model.codec
-    held_out = some_rows(held_out, _JUDGED_ON, seed=seed, purpose="held-out rows")
+    test = some_rows(test, _JUDGED_ON, seed=seed, purpose="held-out rows")
     train = replace(train, points=codec.spread(train, seed=seed))
-    held_out = replace(held_out, points=codec.spread(held_out, seed=seed + 1), labels=None)
-    blocks = densities.log_prob_blocks(model, held_out, DensityConfig(None))
+    test = replace(test, points=codec.spread(test, seed=seed + 1), labels=None)
+    blocks = densities.log_prob_blocks(model, test, DensityConfig(None))
     own = densities.joined(blocks).log_prob.value
-    volume = codec.log_det(held_out.points)
-    return compared(own, codec.to_z(train), codec.to_z(held_out), volume, seed=seed)
+    volume = codec.log_det(test.points)
+    return compared(own, codec.to_z(train), codec.to_z(test), volume, seed=seed)

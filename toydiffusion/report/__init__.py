@@ -1,8 +1,13 @@
-"""The demo on the squares, and its report, which compares every figure and number with the truth."""
+"""Reports: one self-contained page each.
+
+`demo` trains models on the squares and compares every figure and number with the truth. `table_report` is
+about one model of a table.
+"""
 
 from __future__ import annotations
 
 from toydiffusion.report.demo import demo
 from toydiffusion.report.settings import DemoSettings
+from toydiffusion.report.table import table_report
 
-__all__ = ["DemoSettings", "demo"]
+__all__ = ["DemoSettings", "demo", "table_report"]

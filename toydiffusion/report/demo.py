@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +13,31 @@ from typing import TYPE_CHECKING, Any
 from toydiffusion import progress
 from toydiffusion.distributions import ConcentricSquares, Square
 from toydiffusion.errors import InputError
-from toydiffusion.files import check_target, replacing
+from toydiffusion.files import check_target
 from toydiffusion.report import square
 from toydiffusion.report.classes import classes
 from toydiffusion.report.comparison import schedules, train_schedules
 from toydiffusion.report.densities import densities
 from toydiffusion.report.experiment import Learned, Part, learn
-from toydiffusion.report.page import page
+from toydiffusion.report.page import page, versions, write
 from toydiffusion.report.settings import DemoSettings
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+SECTIONS = {
+    "forward": "The data and the forward process",
+    "training": "Training, and the least possible loss",
+    "seeds": "Samples from different seeds",
+    "steps": "The reverse process in few and many steps",
+    "schedules": "sqrt, linear or exp?",
+    "classes": "The conditional model and its borders",
+    "densities": "How probable is a point?",
+    "fields": "Inside the model",
+    "made": "How this report was made",
+}
+"""The titles of the sections by anchor, in order."""
 
 
 def demo(
@@ -62,15 +75,15 @@ def demo(
         measured["made"] = {
             "seed": seed,
             "settings": asdict(settings),
-            "versions": _versions(),
+            "versions": versions(),
             "cores": os.cpu_count() or 1,
             "seconds": round(monotonic() - began, 1),
         }
         # The page is made from the text of the file, so both have the same numbers.
         text = json.dumps(measured, indent=1)
         results: dict[str, Any] = json.loads(text)
-        _write(folder / "results.json", text + "\n")
-        _write(folder / "report.html", page(results, images))
+        write(folder / "results.json", text + "\n")
+        write(folder / "report.html", page("squares.html.j2", results, images, SECTIONS))
         move(done + 1, "done")
     _print(_main_results(results), folder / "report.html")
     return results
@@ -140,27 +153,6 @@ def _folder(out: Path) -> Path:
         raise InputError(f"cannot make the folder {str(out)!r}: permission denied") from error
     check_target(out / "any")
     return out
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    import matplotlib
-    import numpy
-    import torch
-
-    import toydiffusion
-
-    return {
-        "toydiffusion": toydiffusion.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "matplotlib": matplotlib.__version__,
-    }
 
 
 def _main_results(results: dict[str, Any]) -> Table:

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import base64
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from toydiffusion.figures import COLOURS
-
-SECTIONS = {
-    "forward": "The data and the forward process",
-    "training": "Training, and the least possible loss",
-    "seeds": "Samples from different seeds",
-    "steps": "The reverse process in few and many steps",
-    "schedules": "sqrt, linear or exp?",
-    "classes": "The conditional model and its borders",
-    "densities": "How probable is a point?",
-    "fields": "Inside the model",
-    "made": "How this report was made",
-}
-"""The titles of the sections by anchor, in order."""
+from toydiffusion.files import replacing
 
 
-def page(results: Mapping[str, Any], images: Mapping[str, Path]) -> str:
-    """Return the report as HTML.
+def page(
+    template: str, results: Mapping[str, Any], images: Mapping[str, Path], sections: Mapping[str, str]
+) -> str:
+    """Return a report as HTML.
 
-    - `results`: the contents of `results.json`.
+    - `template`: the file of its text, in this folder.
+    - `results`: the numbers, which the template calls `r`.
     - `images`: the PNG and GIF files by name. They are embedded.
+    - `sections`: the titles of the sections by anchor, in order.
 
     Every computed number is a `<data value="...">` element: the value is the number in `results`, and the
     text is the same number, rounded.
@@ -53,5 +46,28 @@ def page(results: Mapping[str, Any], images: Mapping[str, Path]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["n"] = number
-    template = environment.get_template("report.html.j2")
-    return template.render(r=results, embedded=embedded, sections=SECTIONS.items(), colours=COLOURS)
+    text = environment.get_template(template)
+    return text.render(r=results, embedded=embedded, sections=sections.items(), colours=COLOURS)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes a report."""
+    import matplotlib
+    import numpy
+    import torch
+
+    import toydiffusion
+
+    return {
+        "toydiffusion": toydiffusion.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "matplotlib": matplotlib.__version__,
+    }
