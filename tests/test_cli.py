@@ -289,14 +289,23 @@ def test_a_preset_holds_but_for_the_flags_given(folder, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "fit", "sample", "log-prob", "outliers", "score", "distill", "show", "demo"]
+    "command", ["", "fit", "sample", "log-prob", "outliers", "report", "score", "distill", "show", "demo"]
 )
 def test_help_fits_a_terminal_and_is_for_readers_without_python(run, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     result = run(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith(f"Usage: toydiffusion {command}".rstrip())
-    needed = {"fit": 2, "sample": 3, "log-prob": 3, "outliers": 3, "score": 3, "distill": 2, "show": 1}
+    needed = {
+        "fit": 2,
+        "sample": 3,
+        "log-prob": 3,
+        "outliers": 3,
+        "report": 2,
+        "score": 3,
+        "distill": 2,
+        "show": 1,
+    }
     assert result.out.count("[required]") == needed.get(command, 0)
     assert max(map(len, result.out.splitlines())) <= 80
     for ugly in ("((", "None", "True", "False", "SCHEDULES", "SOLVERS", "`", "{", "<bool>", "..."):
@@ -332,7 +341,7 @@ def test_help_shows_every_setting_with_its_default(run, monkeypatch, command, co
     [
         (
             "toydiffusion ",
-            {"fit", "sample", "log-prob", "outliers", "distill", "show", "lab", "export", "demo"},
+            {"fit", "sample", "log-prob", "outliers", "report", "distill", "show", "lab", "export", "demo"},
         ),
         ("toydiffusion fit --sch", {"--schedule"}),
         ("toydiffusion fit points.csv --schedule k", {"karras"}),

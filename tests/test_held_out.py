@@ -154,6 +154,15 @@ def test_a_comparison_is_on_the_card_and_in_the_file(rows, tmp_path):
     np.testing.assert_array_equal(plain.sample(5), one.sample(5))
 
 
+def test_the_command_and_the_estimator_compare_too(run, folder, rows):
+    np.savetxt(folder / "points.csv", rows[0][:60], delimiter=",", header="a,b", comments="")
+    code, out, _ = run("fit points.csv --steps 5 --compare --out model.safetensors")
+    assert code == 0
+    assert "held-out comparison, 12 rows" in out
+    density = td.estimators.DiffusionDensity(config=QUICK, compare=True, random_state=0).fit(rows[0][:60])
+    assert density.model_.comparison.rows == 12
+
+
 def test_a_file_with_a_bad_comparison_is_refused(rows, tmp_path):
     from toydiffusion.files import Archive
 

@@ -23,10 +23,13 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "PRESETS",
+    "Baseline",
     "Block",
     "Budget",
     "Certificate",
     "Codec",
+    "Comparison",
+    "Copying",
     "Denoiser",
     "Densities",
     "DensityConfig",

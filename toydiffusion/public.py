@@ -1,6 +1,7 @@
 """The public names of the package, imported together when the first of them is used."""
 
 from toydiffusion import distributions, estimators, figures, metrics, schedules, solvers
+from toydiffusion.baselines import Baseline, Comparison
 from toydiffusion.certificate import Budget, Certificate, Mass
 from toydiffusion.codec import Codec, Standardizer
 from toydiffusion.density import DensityConfig, Elbo, LogDensity, Term, ToleranceWarning
@@ -11,6 +12,7 @@ from toydiffusion.metrics import Estimate
 from toydiffusion.model import (
     PRESETS,
     Block,
+    Copying,
     Densities,
     Diffusion,
     FittedModel,
@@ -29,10 +31,13 @@ from toydiffusion.types import Denoiser
 
 __all__ = [
     "PRESETS",
+    "Baseline",
     "Block",
     "Budget",
     "Certificate",
     "Codec",
+    "Comparison",
+    "Copying",
     "Denoiser",
     "Densities",
     "DensityConfig",

@@ -42,6 +42,7 @@ app = typer.Typer(
         "toydiffusion fit points.csv --label-column class --out model.safetensors",
         "toydiffusion sample model.safetensors -n 1000 --label 3 --out new.csv",
         "toydiffusion log-prob model.safetensors points.csv --out log_probs.csv",
+        "toydiffusion report model.safetensors points.csv --out report.html",
         "toydiffusion distill model.safetensors --out quick.safetensors",
         "toydiffusion show model.safetensors",
         "toydiffusion lab model.safetensors",
@@ -184,6 +185,15 @@ def fit(
     resume: Annotated[
         bool, flag(bool, "Go on from the checkpoint of an interrupted run.", "--resume")
     ] = False,
+    compare: Annotated[
+        bool,
+        flag(
+            bool,
+            "Compare with a kernel density and a Gaussian mixture, at a fifth of the rows, held out from a "
+            "second model. The result is on the card.",
+            "--compare",
+        ),
+    ] = False,
 ) -> None:
     """Learn the points of a table and save the model.
 
@@ -203,7 +213,7 @@ def fit(
     table = tables.read(points, columns=_names(columns), label_column=label_column)
     _stop_if_asked()
     try:
-        model.fit_table(table, seed=seed, checkpoint=checkpoint, resume=resume)
+        model.fit_table(table, seed=seed, checkpoint=checkpoint, resume=resume, compare=compare)
     except KeyboardInterrupt:
         if not checkpoint.exists():
             raise

@@ -34,7 +34,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.tolerance = tolerance
         self.random_state = random_state
 
-    def _fit(self, X: Any, y: LabelArray | None, *, validated: bool = False) -> Self:
+    def _fit(self, X: Any, y: LabelArray | None, *, validated: bool = False, compare: bool = False) -> Self:
         points = X if validated else validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         names = getattr(self, "feature_names_in_", None)
         table = Table(
@@ -45,7 +45,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             "X",
         )
         config = self._default() if self.config is None else self.config
-        self.model_ = Diffusion(config).fit_table(table, seed=seed_of(self.random_state), progress=False)
+        seed = seed_of(self.random_state)
+        self.model_ = Diffusion(config).fit_table(table, seed=seed, progress=False, compare=compare)
         return self
 
     def _default(self) -> TableConfig:

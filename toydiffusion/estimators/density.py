@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from toydiffusion.certificate import Certificate
 from toydiffusion.distributions import Distribution
 from toydiffusion.estimators.base import TableEstimator, seed_of
+from toydiffusion.experts import TableConfig
+from toydiffusion.training import TrainConfig
 from toydiffusion.types import FloatArray
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
     - `config`: a `TableConfig`, or a `TrainConfig` for a single network; None (default) is `TableConfig()`.
     - `tolerance`: the error bar asked for each log-density, in nats; None (default) is that of `log_prob`.
     - `random_state`: None (default), a whole number, or a `RandomState`.
+    - `compare`: whether to compare with a kernel density and a Gaussian mixture at a fifth of the rows, held
+      out from a second model. Default False. The result is `model_.comparison`.
 
     After `fit`:
 
@@ -39,9 +43,20 @@ class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
     ((2,), (3, 4))
     """
 
+    def __init__(
+        self,
+        *,
+        config: TableConfig | TrainConfig | None = None,
+        tolerance: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        compare: bool = False,
+    ) -> None:
+        super().__init__(config=config, tolerance=tolerance, random_state=random_state)
+        self.compare = compare
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the rows of X, `(n, columns)`. `y` is ignored."""
-        return self._fit(X, None)
+        return self._fit(X, None, compare=self.compare)
 
     def score_samples(self, X: Any) -> FloatArray:
         """Return the log-density of each row, `(n,)`, in nats."""
