@@ -36,6 +36,7 @@ SOLVERS, TRAINING = "tests/test_solvers.py", "tests/test_training.py"
 SCHEDULES, MODEL = "tests/test_schedules.py", "tests/test_model.py"
 EXACT = "tests/test_distributions.py"
 DENSITY, ELBO = "tests/test_density.py", "tests/test_elbo.py"
+HELD_OUT, REPORT_TABLE = "tests/test_held_out.py", "tests/test_table_report.py"
 CERTIFICATE, DENSITIES = "tests/test_certificate.py", "tests/test_densities.py"
 VALUE, LOST = "tests/test_fitted_model.py", "tests/test_nothing_lost.py"
 PLOT = "tests/test_plot.py"
@@ -1215,6 +1216,69 @@ MUTANTS = [
         "    if codec.constants:\n        tensors",
         "    if not codec:\n        tensors",
         f"{TABLE} -k file_gives",
+    ),
+    Mutant(
+        "a comparison at rows that the model was fitted to",
+        "model/held_out.py",
+        "train, test = rows_of(table, ~apart), rows_of(table, apart)",
+        "train, test = rows_of(table, ~apart), rows_of(table, ~apart)",
+        f"{HELD_OUT} -k card_and_in",
+    ),
+    Mutant(
+        "baselines without the volume of the coordinates",
+        "baselines.py",
+        "log_prob = values + volume",
+        "log_prob = values",
+        f"{HELD_OUT} -k paired",
+    ),
+    Mutant(
+        "a baseline recommended where the model is better",
+        "baselines.py",
+        "self.ahead.value < -_CLEAR",
+        "self.ahead.value > _CLEAR",
+        f"{HELD_OUT} -k recommendation",
+    ),
+    Mutant(
+        "copies judged without the +1",
+        "model/copying.py",
+        'p = (1 + np.searchsorted(np.sort(usual), ratio, side="right"))',
+        'p = (1e-9 + np.searchsorted(np.sort(usual), ratio, side="right"))',
+        f"{HELD_OUT} -k memorises_is",
+    ),
+    Mutant(
+        "training rows compared with themselves",
+        "model/copying.py",
+        "for j, one in enumerate((train, held_out))",
+        "for j, one in enumerate((train, train))",
+        f"{HELD_OUT} -k memorises_is",
+    ),
+    Mutant(
+        "the standard error of independent points",
+        "model/copying.py",
+        "variance = ((weight**2).sum() - 1 / n) * n / (4 * (n - 1))",
+        "variance = 1 / (4 * len(points))",
+        f"{HELD_OUT} -k random_exchanges",
+    ),
+    Mutant(
+        "whole numbers wherever the step is whole",
+        "codec/cells.py",
+        "self.rounded & (self.step % 1 == 0) & (self.origin % 1 == 0)",
+        "self.rounded & (self.step % 1 == 0)",
+        f"{HELD_OUT} -k whole_numbers",
+    ),
+    Mutant(
+        "a report that judges by a model that has seen the rows",
+        "report/table.py",
+        "    fresh.fit_table(train.table, seed",
+        "    fresh.fit_table(rows.table, seed",
+        f"{REPORT_TABLE} -k not_seen",
+    ),
+    Mutant(
+        "a report that numbers rows after those left out",
+        "report/table.py",
+        "number = rows.number[found.row - 1]",
+        "number = found.row",
+        f"{REPORT_TABLE} -k keep_their_numbers",
     ),
 ]
 

@@ -62,6 +62,13 @@ def test_a_fifth_is_held_out_evenly_in_every_class():
     assert rows_of(table, apart).labels.tolist() == y[apart].tolist()
 
 
+def test_a_class_of_one_row_is_never_held_out():
+    for odd in range(20):
+        y = np.zeros(20, dtype=np.int64)
+        y[odd] = 1
+        assert not held_out(Table(np.arange(20.0)[:, None], None, y), seed=0)[odd]
+
+
 def test_a_column_varies_in_the_rows_that_are_left():
     points = np.random.default_rng(0).normal(size=(40, 2))
     for odd in range(40):
@@ -214,6 +221,7 @@ def test_a_model_that_memorises_is_found_out(model, rows):
     away = np.linalg.norm(drawn[frame["sample"]] - x[frame["row"] - 1], axis=1)
     assert np.quantile(away, 0.8) < 0.01
     assert (np.diff(found.p_value) >= 0).all()
+    assert found.p_value[0] == pytest.approx(1 / 151)
 
 
 def test_half_of_a_model_that_memorises_is_found_too(model, rows):

@@ -28,8 +28,8 @@ _JUDGED_ON = 2000
 def held_out(table: Table, *, seed: int) -> NDArray[np.bool_]:
     """Return which rows of a table to hold out, `(n,)`: a fifth of them.
 
-    Rows are chosen at random, as many of each class as its share. A column that varies does so in the other
-    rows too.
+    Rows are chosen at random, as many of each class as its share. Every class is among the other rows too,
+    and a column that varies does so there.
 
     Raises `InputError` for fewer than 10 rows.
     """
@@ -39,6 +39,10 @@ def held_out(table: Table, *, seed: int) -> NDArray[np.bool_]:
     codes = None if table.labels is None else np.unique(table.labels, return_inverse=True)[1].ravel()
     fold = fold_of(None if codes is None else torch.from_numpy(codes), n, PARTS, seed)
     apart: NDArray[np.bool_] = fold.numpy() == 0
+    if codes is not None:
+        for c in np.unique(codes):
+            own = np.flatnonzero(codes == c)
+            apart[own[0]] &= not apart[own].all()
     for column in table.points.T:
         kept = column[~apart]
         if (kept == kept[0]).all() and (other := np.flatnonzero(column != kept[0])).size:
