@@ -36,6 +36,7 @@ SOLVERS, TRAINING = "tests/test_solvers.py", "tests/test_training.py"
 SCHEDULES, MODEL = "tests/test_schedules.py", "tests/test_model.py"
 EXACT = "tests/test_distributions.py"
 DENSITY, ELBO = "tests/test_density.py", "tests/test_elbo.py"
+BOUNDS = "tests/test_bounds.py"
 HELD_OUT, REPORT_TABLE = "tests/test_held_out.py", "tests/test_table_report.py"
 CERTIFICATE, DENSITIES = "tests/test_certificate.py", "tests/test_densities.py"
 VALUE, LOST = "tests/test_fitted_model.py", "tests/test_nothing_lost.py"
@@ -1279,6 +1280,34 @@ MUTANTS = [
         "number = rows.number[found.row - 1]",
         "number = found.row",
         f"{REPORT_TABLE} -k keep_their_numbers",
+    ),
+    Mutant(
+        "bounds without their part of the log-determinant",
+        "codec/codec.py",
+        "found = found + one.log_slope(x).sum(1).numpy()",
+        "found = found + one.log_slope(x).sum(1).numpy() * (one is self.power)",
+        f"{BOUNDS} -k mass_one",
+    ),
+    Mutant(
+        "the gradient of bounds without their bend",
+        "codec/codec.py",
+        "inner = inner * one.log_slope(x).exp() + one.grad_log_slope(x)",
+        "inner = inner * one.log_slope(x).exp()",
+        f"{BOUNDS} -k gradient",
+    ),
+    Mutant(
+        "a bound in the middle of a cell",
+        "model/fitting.py",
+        "margin = torch.from_numpy(cells.step) * (0.5 + 1e-9)",
+        "margin = torch.from_numpy(cells.step) * 0",
+        f"{BOUNDS} -k whole_cells",
+    ),
+    Mutant(
+        "a file that forgets which bounds there are",
+        "model/stacked_file.py",
+        '(("low", -math.inf), ("high", math.inf))',
+        '(("low", 0.0), ("high", 0.0))',
+        f"{BOUNDS} -k keeps",
     ),
 ]
 

@@ -24,6 +24,7 @@ from toydiffusion.density import TOLERANCE
 from toydiffusion.distillation import DistillationWarning, DistillConfig
 from toydiffusion.distillation import distill as students_of
 from toydiffusion.errors import InputError, nearest, printable, shown, whole_number
+from toydiffusion.experts import TableConfig
 from toydiffusion.files import check_target, file_digest
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.solvers import SampleConfig
@@ -172,6 +173,15 @@ def fit(
             default="all but the label column",
         ),
     ] = None,
+    bounds: Annotated[
+        str | None,
+        flag(
+            str,
+            "What the values of columns lie between, as NAME=LOW:HIGH, separated by commas. LOW or HIGH may "
+            "be left out. Only with --preset table.",
+            metavar="BOUNDS",
+        ),
+    ] = None,
     seed: Annotated[int, flag(int, "Same seed, same model.")] = 0,
     preset: Annotated[
         str,
@@ -209,8 +219,13 @@ def fit(
     for name in settings:
         if name not in known:
             raise InputError(f"{name} is no setting of preset {preset!r}: {nearest(name, known)}")
-    model = Diffusion(replace(recipe.config, **settings), recipe.sampling)
+    config = replace(recipe.config, **settings)
+    if bounds is not None and not isinstance(config, TableConfig):
+        raise InputError("--bounds needs --preset table")
     table = tables.read(points, columns=_names(columns), label_column=label_column)
+    if bounds is not None and isinstance(config, TableConfig):
+        config = replace(config, bounds=tuple(_bounds(bounds, table)))
+    model = Diffusion(config, recipe.sampling)
     _stop_if_asked()
     try:
         model.fit_table(table, seed=seed, checkpoint=checkpoint, resume=resume, compare=compare)
@@ -232,6 +247,27 @@ def _check_model_file(out: Path) -> None:
             f"{shown(str(out))}: a model file ends in '.safetensors', not in {shown(out.suffix)}"
         )
     check_target(out)
+
+
+def _bounds(text: str, table: tables.Table) -> list[tuple[float | None, float | None] | None]:
+    """Return the bounds of each column of the table, from words such as `age=0:120,income=0:`."""
+    names = list(table.columns or tables.default_columns(table.points.shape[1]))
+    found: list[tuple[float | None, float | None] | None] = [None] * len(names)
+    for word in _names(text) or []:
+        name, equals, ends = word.rpartition("=")
+        low, colon, high = ends.partition(":")
+        try:
+            pair = tuple(float(end) if end.strip() else None for end in (low, high))
+        except ValueError:
+            pair = ()
+        if not equals or not colon or len(pair) != 2:
+            raise InputError(
+                f"--bounds must be like NAME=0:1 or NAME=0:, separated by commas, got {shown(word)}"
+            )
+        if name not in names:
+            raise InputError(f"--bounds: {table.source} has no column {shown(name)}: {nearest(name, names)}")
+        found[names.index(name)] = pair
+    return found
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -1,8 +1,9 @@
 """The maps between tables in the user's coordinates x and the core's points z."""
 
+from toydiffusion.codec.bounds import Bounds
 from toydiffusion.codec.cells import Cells
 from toydiffusion.codec.codec import Codec
 from toydiffusion.codec.power import PowerMap
 from toydiffusion.codec.standardizer import Standardizer
 
-__all__ = ["Cells", "Codec", "PowerMap", "Standardizer"]
+__all__ = ["Bounds", "Cells", "Codec", "PowerMap", "Standardizer"]

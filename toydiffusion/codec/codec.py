@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from toydiffusion.codec.bounds import Bounds
 from toydiffusion.codec.cells import Cells
 from toydiffusion.codec.power import PowerMap
 from toydiffusion.codec.standardizer import Standardizer
@@ -26,17 +27,18 @@ _FARTHEST = 1e100
 class Codec:
     """The map between tables in x and points z, and between the user's labels and class indices.
 
-    A model for tables also takes columns as they come: `constants` are left out, `power` comes before the
-    standardiser, and samples return to the grid of `cells`. All others have None of these, and then
-    `z = (x - mean) / scale`.
+    A model for tables also takes columns as they come: `constants` are left out, `bounds` and then `power`
+    come before the standardiser, and samples return to the grid of `cells`. All others have None of these,
+    and then `z = (x - mean) / scale`.
 
-    - `standardizer`: the map of the coordinates, `z = (x - mean) / scale`, after `power` if there is one.
+    - `standardizer`: the map of the coordinates, `z = (x - mean) / scale`, after `bounds` and `power`.
     - `columns`: the names of the columns. None (default): they have no names.
     - `classes` `(K,)`: the user's labels in ascending order. None (default): there are no labels.
     - `label_column`: the name of the label column, or None (default).
     - `power`: the power transforms of the columns, or None (default).
     - `cells`: the grid of the columns, or None (default).
     - `constants`: position and value of each column that is the same in every row.
+    - `bounds`: the bounds of the columns, or None (default).
     """
 
     standardizer: Standardizer
@@ -46,6 +48,7 @@ class Codec:
     power: PowerMap | None = None
     cells: Cells | None = None
     constants: tuple[tuple[int, float], ...] = ()
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         """Guard the classes: whoever changed them in place would change what the model means."""
@@ -107,10 +110,11 @@ class Codec:
     def log_det(self, points: FloatArray) -> FloatArray:
         """Return `log |dz/dx|` at points x, `(n,)`, so that `log p(x) = log p(z) + log_det`, in nats."""
         found = np.full(len(points), self.standardizer.log_det)
-        if self.power is None:
-            return found
-        slopes: FloatArray = self.power.log_slope(self._varied(points)).sum(1).numpy()
-        return found + slopes
+        x = self._varied(points)
+        for one in self._maps:
+            found = found + one.log_slope(x).sum(1).numpy()
+            x = one.forward(x)
+        return found
 
     def gradient_to_x(self, points: FloatArray, slope: Tensor) -> FloatArray:
         """Return the gradient of `log p(x)` in x, `(n, columns)`, from that of `log p(z)` in z, `(n, d)`.
@@ -118,9 +122,11 @@ class Codec:
         It is 0 in columns that are constant.
         """
         inner = slope / self.standardizer.scale
-        if self.power is not None:
-            x = self._varied(points)
-            inner = inner * self.power.log_slope(x).exp() + self.power.grad_log_slope(x)
+        before = [self._varied(points)]
+        for one in self._maps:
+            before.append(one.forward(before[-1]))
+        for one, x in reversed(list(zip(self._maps, before, strict=False))):
+            inner = inner * one.log_slope(x).exp() + one.grad_log_slope(x)
         found = np.zeros((len(points), self.num_columns))
         found[:, self.varying] = inner.numpy()
         return found
@@ -158,10 +164,13 @@ class Codec:
     def to_z(self, table: Table) -> Points:
         """Return the points in z, `(n, d)`. Missing rows contain NaN.
 
-        Raises `InputError` for a point too far from the data to compute with.
+        Raises `InputError` for a point outside the bounds, or too far from the data to compute with.
         """
         x = self._varied(table.points)
-        z = self.standardizer.z(x if self.power is None else self.power.forward(x))
+        self._check_bounds(x, table)
+        for one in self._maps:
+            x = one.forward(x)
+        z = self.standardizer.z(x)
         near = z.abs() <= _FARTHEST
         if not bool(near.all()) and (far := ~near.all(1).numpy() & ~table.missing).any():
             raise InputError(
@@ -176,7 +185,9 @@ class Codec:
         - `snapped`: whether points of cells become the values whose cells they are, as in the table.
         """
         inner = self.standardizer.x(z.detach().cpu())
-        x: FloatArray = (inner if self.power is None else self.power.inverse(inner)).numpy()
+        for one in reversed(self._maps):
+            inner = one.inverse(inner)
+        x: FloatArray = inner.numpy()
         if snapped and self.cells is not None:
             x = self.cells.snapped(x)
         if not self.constants:
@@ -197,6 +208,23 @@ class Codec:
         points, varying = table.points.copy(), self.varying
         points[:, varying] = self.cells.spread(points[:, varying], seed=seed)
         return points
+
+    @property
+    def _maps(self) -> list[Bounds | PowerMap]:
+        """The maps of single columns before the standardiser, in their order."""
+        return [one for one in (self.bounds, self.power) if one is not None]
+
+    def _check_bounds(self, x: Points, table: Table) -> None:
+        if self.bounds is None:
+            return
+        outside = (~self.bounds.inside(x)).numpy() & ~table.missing[:, None]
+        if outside.any():
+            row, j = (int(one) for one in np.argwhere(outside)[0])
+            low, high, name = self.bounds.low[j], self.bounds.high[j], self.names[self.varying[j]]
+            raise InputError(
+                f"{table.source}: row {row + 1} (counted from 1), column {shown(name)}: "
+                f"{float(x[row, j]):g} is outside the bounds of the model, {low:g} to {high:g}"
+            )
 
     def _varied(self, points: FloatArray) -> Points:
         """Return the columns that are not constant, as a tensor."""

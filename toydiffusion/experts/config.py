@@ -21,6 +21,8 @@ class TableConfig:
     - `power`: whether columns may be transformed (`PowerMap`), where held-out points prefer it.
     - `steps_of_grid`: for each column the step of its values, 0 for none, None to find it. None (default)
       finds all; see `Cells`.
+    - `bounds`: for each column its bounds (low, high), each a number or None, or None for a column without.
+      None (default): no column has any. No sample and no density lies beyond them.
     - `components`: the numbers of Gaussians that are tried for each class.
     - `networks`: whether networks are trained beside the mixture.
     - `width`: the units in each hidden layer. None (default): 64 with edge units, 128 without.
@@ -37,6 +39,7 @@ class TableConfig:
     folds: int = 5
     power: bool = True
     steps_of_grid: tuple[float | None, ...] | None = None
+    bounds: tuple[tuple[float | None, float | None] | None, ...] | None = None
     components: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     networks: bool = True
     width: int | None = None
@@ -73,6 +76,9 @@ class TableConfig:
             )
             store(self, "steps_of_grid", steps)
 
+        if self.bounds is not None:
+            store(self, "bounds", _pairs(self.bounds))
+
     def network_edges(self, dim: int) -> int:
         """Return the edge units in so many columns."""
         return (32 if dim <= MOST_EDGE_COLUMNS else 0) if self.edges is None else self.edges
@@ -105,3 +111,21 @@ def _numbers(name: str, given: object) -> tuple[int, ...]:
     if sorted(set(found)) != list(found):
         raise InputError(f"{name} must be different and in ascending order, got {shown(given)}")
     return found
+
+
+def _pairs(given: object) -> tuple[tuple[float | None, float | None] | None, ...]:
+    """Return bounds, checked."""
+    if not isinstance(given, list | tuple):
+        raise InputError(f"bounds must hold a pair (low, high) or None for each column, got {shown(given)}")
+    found: list[tuple[float | None, float | None] | None] = []
+    for one in given:
+        if one is None:
+            found.append(None)
+            continue
+        if not isinstance(one, list | tuple) or len(one) != 2:
+            raise InputError(f"each of bounds must be a pair (low, high) or None, got {shown(one)}")
+        low, high = (None if end is None else finite_number("a bound", end) for end in one)
+        if low is not None and high is not None and not low < high:
+            raise InputError(f"bounds must be in ascending order, got {shown(one)}")
+        found.append((low, high))
+    return tuple(found)

@@ -357,10 +357,10 @@ def standardized(model: FittedModel, truth: Distribution) -> Distribution:
     if not isinstance(truth, Distribution):
         raise InputError(f"truth must be a distribution, got a {type(truth).__name__}")
     classes = model.codec.num_classes
-    if model.codec.power is not None or model.codec.constants:
+    if model.codec.power is not None or model.codec.bounds is not None or model.codec.constants:
         raise InputError(
-            "this model has power transforms or constant columns, so its z is no shifted and scaled x; "
-            "compare log-densities in x, or fit with TableConfig(power=False)"
+            "this model has power transforms, bounds or constant columns, so its z is no shifted and scaled "
+            "x; compare log-densities in x, or fit with TableConfig(power=False)"
         )
     if truth.dim != model.dim or (classes > 1 and truth.num_classes != classes):
         kind = f"{classes} classes" if classes > 1 else "no classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -205,6 +206,10 @@ class FittedModel:
         if codec.constants:
             known = (f"{codec.names[j]} = {value:g}" for j, value in codec.constants)
             rows.append(("constant columns", f"{', '.join(known)}; left out, and put back in samples"))
+        if codec.bounds is not None:
+            ends = zip(names, codec.bounds.low.tolist(), codec.bounds.high.tolist(), strict=True)
+            known = (f"{name} {a:g} to {b:g}" for name, a, b in ends if a > -math.inf or b < math.inf)
+            rows.append(("bounds", ", ".join(known)))
         if codec.power is not None:
             bent = (
                 f"{name} {power:.2g}"

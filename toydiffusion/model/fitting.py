@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from toydiffusion.codec import Cells, Codec, PowerMap, Standardizer
+from toydiffusion.codec import Bounds, Cells, Codec, PowerMap, Standardizer
 from toydiffusion.denoisers import Network
 from toydiffusion.distributions import Distribution, Prior, moments
 from toydiffusion.errors import InputError, seed_number, shown
@@ -22,7 +22,7 @@ from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.tables import Table, check_for_fit, default_columns
 from toydiffusion.training import History, TrainConfig, TrainState, check_checkpoint, fingerprint, run
-from toydiffusion.types import Denoiser, FloatArray
+from toydiffusion.types import Denoiser, FloatArray, Points
 
 
 def fit(
@@ -142,9 +142,16 @@ def _table_codec(table: Table, config: TableConfig, seed: int) -> tuple[Codec, F
     names = [(table.columns or default_columns(points.shape[1]))[j] for j in varying]
     cells = Cells.find(points[:, varying], declared and [declared[j] for j in varying], names)
     _check_independent(points[:, varying], names, table.source)
+    ends = config.bounds
+    if ends is not None and len(ends) != points.shape[1]:
+        raise InputError(f"bounds has {len(ends)} pairs for {points.shape[1]} columns")
     points = points.copy()
     points[:, varying] = cells.spread(points[:, varying], seed=seed)
     x = torch.from_numpy(points[:, varying])
+    bounds = None
+    if ends is not None and any(ends[j] for j in varying):
+        bounds = _bounds(x, [ends[j] for j in varying], cells, names, table.source)
+        x = bounds.forward(x)
     codec = Codec(
         Standardizer.fit(x),
         table.columns,
@@ -152,6 +159,7 @@ def _table_codec(table: Table, config: TableConfig, seed: int) -> tuple[Codec, F
         table.label_column,
         cells=cells,
         constants=tuple((int(j), float(points[0, j])) for j in np.flatnonzero(constant)),
+        bounds=bounds,
     )
     power = PowerMap.fit(x)
     if not config.power or bool((power.power == 1).all()):
@@ -163,6 +171,32 @@ def _table_codec(table: Table, config: TableConfig, seed: int) -> tuple[Codec, F
         codec.to_z(spread), powered.to_z(spread), gain, codec.table_index(table), config, seed=seed
     )
     return powered if better else codec, points
+
+
+def _bounds(
+    x: Points,
+    ends: Sequence[tuple[float | None, float | None] | None],
+    cells: Cells,
+    names: Sequence[str],
+    source: str,
+) -> Bounds:
+    """Return the bounds of columns x `(n, d)`, a little beyond the cells of rounded values at them."""
+    pairs = [pair or (None, None) for pair in ends]
+    low = torch.tensor([-math.inf if one is None else one for one, _ in pairs], dtype=torch.float64)
+    high = torch.tensor([math.inf if one is None else one for _, one in pairs], dtype=torch.float64)
+    margin = torch.from_numpy(cells.step) * (0.5 + 1e-9)
+    low, high = low - margin, high + margin
+    for j, _, start, end in cells.spikes:
+        low[j] = min(float(low[j]), start - 1e-9 * (end - start))
+        high[j] = max(float(high[j]), end + 1e-9 * (end - start))
+    found = Bounds(low, high, x.std(0, correction=0))
+    if not bool((inside := found.inside(x)).all()):
+        row, j = (int(one) for one in (~inside).nonzero()[0])
+        raise InputError(
+            f"{source}: column {shown(names[j])} has {float(x[row, j]):g} in row {row + 1} (counted from 1), "
+            "which is not between its bounds; a bound must lie beyond all values that are not rounded"
+        )
+    return found
 
 
 def _check_independent(points: FloatArray, names: Sequence[str], source: str) -> None:

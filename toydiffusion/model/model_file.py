@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from toydiffusion.baselines import Comparison
-from toydiffusion.codec import Cells, Codec, PowerMap, Standardizer
+from toydiffusion.codec import Codec, Standardizer
 from toydiffusion.denoisers import MOST_WEIGHTS, Network, Stacked
 from toydiffusion.distributions import GaussianMixture, Prior
 from toydiffusion.errors import InputError, nearest, seed_number, shown, whole_number
@@ -25,6 +25,7 @@ from toydiffusion.experts import ExpertsReport, TableConfig
 from toydiffusion.files import Archive
 from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.model.stacked_file import (
+    Columns,
     check_tensors,
     column_tensors,
     columns_of,
@@ -117,7 +118,7 @@ def _model(archive: Archive) -> FittedModel:
     dim = tensors["standardizer.mean"].numel() if "standardizer.mean" in tensors else 0
     count = 1 if classes is None else len(classes)
     found = (_stack if table else _network)(archive, dim, count)
-    if dim < 1 or (columns is not None and len(columns) != dim + len(found.constants)):
+    if dim < 1 or (columns is not None and len(columns) != dim + len(found.columns.constants)):
         raise InputError(f"{dim} means of columns, but the columns are {shown(columns)}")
     prior = Prior(found.law, found.config.sigma_max)
     sigma_min = found.config.sigma_min
@@ -130,9 +131,7 @@ def _model(archive: Archive) -> FittedModel:
             columns,
             classes,
             meta["label_column"],
-            found.power,
-            found.cells,
-            found.constants,
+            *found.columns,
         ),
         denoiser=found.denoiser,
         prior=prior,
@@ -155,9 +154,7 @@ class _Parts(NamedTuple):
     history: History
     student: Student | None = None
     experts: ExpertsReport | None = None
-    power: PowerMap | None = None
-    cells: Cells | None = None
-    constants: tuple[tuple[int, float], ...] = ()
+    columns: Columns = Columns()
 
 
 def _network(archive: Archive, dim: int, count: int) -> _Parts:
@@ -192,17 +189,15 @@ def _stack(archive: Archive, dim: int, count: int) -> _Parts:
     groups: dict[str, dict[str, Tensor]] = {"standardizer": {}, "columns": {}, "calibration": {}, "stack": {}}
     for name, tensor in archive.tensors.items():
         kind = name.partition(".")[0]
-        part = "columns" if kind in ("power", "cells", "constants") else kind
+        part = "columns" if kind in ("power", "cells", "constants", "bounds") else kind
         groups[part if part in groups else "stack"][name] = tensor
     ends = {"standardizer.mean": (dim,), "standardizer.scale": (dim,)}
     check_tensors(groups["standardizer"], ends, single=set())
     stack = stack_of(groups["stack"], meta["stack"], dim, count)
-    power, cells, constants = columns_of(groups["columns"], dim)
+    columns = columns_of(groups["columns"], dim)
     report = report_of(meta["experts"], groups["calibration"])
     config = _config(TableConfig, meta["config"])
-    return _Parts(
-        stack, stack.law, config, History(), None, report, power=power, cells=cells, constants=constants
-    )
+    return _Parts(stack, stack.law, config, History(), None, report, columns)
 
 
 @torch.no_grad()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from toydiffusion.codec import Cells, Codec, PowerMap
+from toydiffusion.codec import Bounds, Cells, Codec, PowerMap
 from toydiffusion.denoisers import MOST_WEIGHTS, Residuals, ResidualSizes, Stacked
 from toydiffusion.distributions import GaussianMixture
 from toydiffusion.errors import InputError, finite_number, whole_number
@@ -129,15 +129,29 @@ def column_tensors(codec: Codec) -> dict[str, Tensor]:
         for name in ("step", "origin", "tied"):
             tensors[f"cells.{name}"] = torch.from_numpy(getattr(codec.cells, name))
         tensors["cells.spikes"] = torch.tensor(codec.cells.spikes, dtype=torch.float64).reshape(-1, 4)
+    if codec.bounds is not None:
+        # All numbers of a file are finite. So a flag says whether there is a bound, and 0 stands for none.
+        for name in ("low", "high"):
+            ends = getattr(codec.bounds, name)
+            tensors[f"bounds.{name}"] = torch.where(ends.isfinite(), ends, torch.zeros_like(ends))
+            tensors[f"bounds.has_{name}"] = ends.isfinite().double()
+        tensors["bounds.scale"] = codec.bounds.scale
     if codec.constants:
         tensors["constants"] = torch.tensor(codec.constants, dtype=torch.float64)
     return tensors
 
 
-def columns_of(
-    tensors: Mapping[str, Tensor], dim: int
-) -> tuple[PowerMap | None, Cells | None, tuple[tuple[int, float], ...]]:
-    """Return the power map, the cells and the constants of which `column_tensors` gave the tensors."""
+class Columns(NamedTuple):
+    """What a codec knows of the columns of a table."""
+
+    power: PowerMap | None = None
+    cells: Cells | None = None
+    constants: tuple[tuple[int, float], ...] = ()
+    bounds: Bounds | None = None
+
+
+def columns_of(tensors: Mapping[str, Tensor], dim: int) -> Columns:
+    """Return the columns of which `column_tensors` gave the tensors."""
     shapes: dict[str, tuple[int | None, ...]] = {}
     if any(name.startswith("power.") for name in tensors):
         shapes |= {f"power.{name}": (dim,) for name in ("center", "spread", "power")}
@@ -146,6 +160,8 @@ def columns_of(
         shapes["cells.spikes"] = (None, 4)
     if "constants" in tensors:
         shapes["constants"] = (None, 2)
+    if any(name.startswith("bounds.") for name in tensors):
+        shapes |= {f"bounds.{name}": (dim,) for name in ("low", "has_low", "high", "has_high", "scale")}
     check_tensors(tensors, shapes, single=set())
     power, cells, constants = None, None, []
     if "power.power" in shapes:
@@ -163,7 +179,14 @@ def columns_of(
         places = [j for j, _ in constants]
         if sorted(set(places)) != places or not set(places) <= set(range(dim + len(places))):
             raise InputError("its constant columns are not columns")
-    return power, cells, tuple((int(j), value) for j, value in constants)
+    bounds = None
+    if "bounds.scale" in shapes:
+        low, high = (
+            torch.where(tensors[f"bounds.has_{name}"] > 0, tensors[f"bounds.{name}"], none)
+            for name, none in (("low", -math.inf), ("high", math.inf))
+        )
+        bounds = Bounds(low, high, tensors["bounds.scale"])
+    return Columns(power, cells, tuple((int(j), value) for j, value in constants), bounds)
 
 
 # What was found out ----------------------------------------------------------------------------------
