@@ -111,7 +111,8 @@ def test_text_labels_come_back(classifier: DiffusionClassifier) -> None:
 
 def test_probabilities_follow_bayes_rule_at_the_temperature(classifier: DiffusionClassifier) -> None:
     model = classifier.model_
-    joint = np.stack([model.log_prob(X, label=c).value + np.log((c == Y).mean()) for c in range(3)], axis=1)
+    names = classifier.classes_.tolist()
+    joint = np.stack([model.log_prob(X, label=name).value + np.log(1 / 3) for name in names], axis=1)
     np.testing.assert_allclose(classifier.predict_joint_log_proba(X), joint, atol=2e-3)
     share = np.exp((joint - joint.max(1, keepdims=True)) / classifier.temperature_)
     want = share / share.sum(1, keepdims=True)
@@ -270,3 +271,31 @@ def test_odd_tables_still_give_a_density(x: np.ndarray) -> None:
     found = DiffusionDensity(config=QUICK, random_state=0).fit(x)
     assert np.isfinite(found.score_samples(x)).all()
     assert np.isfinite(found.sample(50, random_state=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        (["b", "a"], ["a", "b"]),
+        ([7, 3], [3, 7]),
+        ([True, False], [False, True]),
+        ([2.0, 1.0], [0, 1]),
+    ],
+)
+def test_the_model_of_a_classifier_knows_the_names_of_the_classes(names, known):
+    rng = np.random.default_rng(0)
+    y = np.array(names)[rng.integers(0, 2, 60)]
+    x = rng.normal(size=(60, 2)) + 3 * (y == names[0])[:, None]
+    config = td.TableConfig(networks=False, components=(1,))
+    classifier = DiffusionClassifier(config=config, random_state=0).fit(x, y)
+    assert classifier.model_.classes.tolist() == known
+    assert classifier.score(x, y) > 0.9
+    first = classifier.model_.sample(50, label=known[classifier.classes_.tolist().index(names[0])])
+    assert first.mean() > 2
+
+
+@pytest.mark.parametrize("Estimator", [DiffusionDensity, DiffusionClassifier, DiffusionOutlierDetector])
+def test_a_column_of_dates_is_refused_by_name(Estimator):
+    frame = pd.DataFrame({"x": np.arange(20.0), "day": pd.date_range("2020", periods=20)})
+    with pytest.raises(ValueError, match=r"column 'day' holds datetime64.*, not numbers; leave it out"):
+        Estimator().fit(frame, np.arange(20) % 2)

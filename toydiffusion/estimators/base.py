@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from toydiffusion.errors import InputError, shown
 from toydiffusion.experts import TableConfig
 from toydiffusion.model import Diffusion
 from toydiffusion.tables import Table
@@ -35,6 +36,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.random_state = random_state
 
     def _fit(self, X: Any, y: LabelArray | None, *, validated: bool = False, compare: bool = False) -> Self:
+        if not validated:
+            refuse_dates(X)
         points = X if validated else validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         names = getattr(self, "feature_names_in_", None)
         table = Table(
@@ -64,6 +67,15 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         """Write the model to a `.safetensors` file, which `toydiffusion.load` and the commands read."""
         check_is_fitted(self, "model_")
         self.model_.save(path)
+
+
+def refuse_dates(X: Any) -> None:
+    """Raise `InputError` for a data frame with a column of dates or durations, by its name."""
+    kinds = getattr(X, "dtypes", None)
+    if hasattr(X, "columns") and kinds is not None:
+        for name, kind in zip(X.columns, kinds, strict=True):
+            if str(kind).lower().startswith(("date", "time", "duration")):
+                raise InputError(f"X: column {shown(str(name))} holds {kind}, not numbers; leave it out")
 
 
 def seed_of(random_state: int | np.random.RandomState | None) -> int:

@@ -9,7 +9,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from toydiffusion.estimators.base import TableEstimator
+from toydiffusion.errors import shown
+from toydiffusion.estimators.base import TableEstimator, refuse_dates
 from toydiffusion.types import FloatArray, LabelArray
 
 
@@ -26,7 +27,8 @@ class DiffusionClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc
 
     - `classes_` `(K,)`: the classes, in ascending order.
     - `temperature_`: T; 1 is Bayes' rule.
-    - `model_`: the fitted `Diffusion`, whose labels are the positions in `classes_`.
+    - `model_`: the fitted `Diffusion`. Its labels are the classes, if they are whole numbers, booleans or
+      text; otherwise their positions in `classes_`.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -40,14 +42,15 @@ class DiffusionClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc
 
         Raises `ValueError` for fewer than two classes.
         """
+        refuse_dates(X)
         points, target = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(target)
         self.classes_, index = np.unique(target, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}; a classifier needs at least 2 classes"
+                f"y has one class only, {shown(str(self.classes_[0]))}; a classifier needs at least 2 classes"
             )
-        self._fit(points, index.astype(np.int64), validated=True)
+        self._fit(points, _labels(self.classes_)[index], validated=True)
         found = self.model_.experts
         self.temperature_ = 1.0 if found is None else found.temperature
         return self
@@ -75,3 +78,14 @@ class DiffusionClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc
         joint = self.predict_joint_log_proba(X)
         found: LabelArray = self.classes_[joint.argmax(axis=1)]
         return found
+
+
+def _labels(classes: LabelArray) -> LabelArray:
+    """Return what a model calls these classes, `(K,)`: themselves, or their positions if it cannot."""
+    if classes.dtype == bool:
+        return classes
+    if all(isinstance(one, str) for one in classes.tolist()):
+        return classes.astype(object)
+    if np.issubdtype(classes.dtype, np.integer) and np.can_cast(classes.dtype, np.int64):
+        return classes.astype(np.int64)
+    return np.arange(len(classes))
