@@ -25,9 +25,10 @@ from toydiffusion.views import data_frame, html_table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LEVELS = (0.05, 0.1, 0.2)
-"""The noise levels, in z, at which the denoiser is compared with the one that memorises. At higher ones the
-two agree in every fitted model, since both know the mean of the training rows."""
+FRACTIONS = (0.25, 0.5, 1.0)
+"""The noise levels at which the denoiser is compared with the one that memorises, in parts of `r / sqrt(d)`
+with the median distance r of a row to its nearest. There the memory of single rows shows. At higher levels the
+two agree in every good model, since both know the law of the rows."""
 FDR = 0.1
 """The share of the listed samples that are no copies, on average, at most."""
 _ROWS = 1000
@@ -48,7 +49,7 @@ class Copying:
     - `distance_ratio`: the median over the samples of `d_1 / d_2`, the distances to the nearest and the
       second nearest training row. Copies have 0.
     - `held_out_ratio`: the same of held-out rows.
-    - `levels`: noise levels sigma, in z.
+    - `levels`: noise levels sigma, in z: up to the distance between rows (`FRACTIONS`).
     - `memory`: for each level how much nearer the denoiser is to the one that memorises the training rows
       than to one that would memorise held-out rows: `1 - E|D - D_train|^2 / E|D - D_held_out|^2`, each at
       noisy rows of its own. It is 0 for a model that knows only the law of the rows, and 1 for one that
@@ -101,7 +102,7 @@ class Copying:
         ]
         for level, one in zip(self.levels, self.memory, strict=True):
             text = f"{one.value:.3f} ± {one.std_error:.2g} (0 without, 1 if it only memorises)"
-            found.append((f"    memory of the denoiser at sigma {level:g}", text))
+            found.append((f"    memory of the denoiser at sigma {level:.2g}", text))
         return found
 
     def to_pandas(self) -> DataFrame:
@@ -136,12 +137,13 @@ def check_copying(model: FittedModel, train: Table, held_out: Table, *, samples:
     m = min(len(own), len(other), _ROWS)
     few = some_rows(train, m, seed=seed, purpose="training rows")
     same = some_rows(held_out, m, seed=seed, purpose="held-out rows")
+    levels = _levels(codec.to_z(few).numpy(), model.sigma_min)
     return Copying(
         nearer=_nearer(codec.to_z(few).numpy(), codec.to_z(same).numpy(), points),
         distance_ratio=float(np.median(ratio)),
         held_out_ratio=float(np.median(usual)),
-        levels=LEVELS,
-        memory=_memory(model, few, same, seed),
+        levels=levels,
+        memory=_memory(model, few, same, levels, seed),
         samples=samples,
         sample=listed,
         row=place[listed] + 1,
@@ -180,11 +182,22 @@ def _nearer(train: FloatArray, held_out: FloatArray, points: FloatArray) -> Esti
     return Estimate(float(weight[: len(train)].sum()), math.sqrt(max(variance, 0.0)))
 
 
-def _memory(model: FittedModel, train: Table, held_out: Table, seed: int) -> tuple[Estimate, ...]:
-    """Return the memory of the denoiser at each of `LEVELS`."""
+def _levels(rows: FloatArray, lowest: float) -> tuple[float, ...]:
+    """Return the noise levels, `FRACTIONS` of the distance between rows but not below the model's lowest."""
+    from scipy.spatial import KDTree
+
+    different = np.unique(rows, axis=0)
+    apart = np.median(KDTree(different).query(different, k=2)[0][:, 1]) / math.sqrt(rows.shape[1])
+    return tuple(max(float(part * apart), lowest) for part in FRACTIONS)
+
+
+def _memory(
+    model: FittedModel, train: Table, held_out: Table, levels: tuple[float, ...], seed: int
+) -> tuple[Estimate, ...]:
+    """Return the memory of the denoiser at each level."""
     codec, denoiser = model.codec, model.precise
     found = []
-    for level in LEVELS:
+    for level in levels:
         own, other = (
             _apart(
                 denoiser,

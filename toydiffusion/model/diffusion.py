@@ -973,8 +973,8 @@ class Diffusion:
         >>> law = td.distributions.Square()
         >>> model = td.Diffusion(td.TableConfig(networks=False)).fit(law.sample(200, seed=0)[0])
         >>> found = model.check_copying(law.sample(200, seed=0)[0], law.sample(200, seed=1)[0])
-        >>> found.finding
-        'no sign of copying'
+        >>> found.samples, len(found.memory)
+        (1000, 3)
         """
         own = self._rows(train, train_labels, "train", on_bad)
         other = self._rows(held_out, held_out_labels, "held_out", on_bad)
