@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 FRACTIONS = (0.25, 0.5, 1.0)
 """The noise levels at which the denoiser is compared with the one that memorises, in parts of `r / sqrt(d)`
-with the median distance r of a row to its nearest. There the memory of single rows shows. At higher levels the
-two agree in every good model, since both know the law of the rows."""
+with the median distance r of a row to its nearest. There the memory of single rows shows. At higher levels
+the two agree in every good model, since both know the law of the rows."""
 FDR = 0.1
 """The share of the listed samples that are no copies, on average, at most."""
 _ROWS = 1000
