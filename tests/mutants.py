@@ -1053,15 +1053,15 @@ MUTANTS = [
     Mutant(
         "the log-determinant of the power map forgotten",
         "codec/codec.py",
-        "return found + slopes",
-        "return found",
+        "            found = found + one.log_slope(x).sum(1).numpy()\n",
+        "",
         f"{COLUMNS} -k 'autograd or both_maps'",
     ),
     Mutant(
         "the second term of the gradient in x forgotten",
         "codec/codec.py",
-        "inner * self.power.log_slope(x).exp() + self.power.grad_log_slope(x)",
-        "inner * self.power.log_slope(x).exp()",
+        "inner = inner * one.log_slope(x).exp() + one.grad_log_slope(x)",
+        "inner = inner * one.log_slope(x).exp()",
         f"{COLUMNS} -k slope_in_x",
     ),
     Mutant(
@@ -1289,10 +1289,10 @@ MUTANTS = [
         f"{BOUNDS} -k mass_one",
     ),
     Mutant(
-        "the gradient of bounds without their bend",
-        "codec/codec.py",
-        "inner = inner * one.log_slope(x).exp() + one.grad_log_slope(x)",
-        "inner = inner * one.log_slope(x).exp()",
+        "the gradient of bounds with its sign turned at the lower one",
+        "codec/bounds.py",
+        "-1 / left.expm1()",
+        "1 / left.expm1()",
         f"{BOUNDS} -k gradient",
     ),
     Mutant(
