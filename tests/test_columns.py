@@ -242,7 +242,7 @@ def test_a_copy_of_a_column_is_refused_by_name() -> None:
 
 
 def test_a_truth_is_refused_where_z_is_no_shifted_and_scaled_x(model: td.Diffusion) -> None:
-    with pytest.raises(td.InputError, match="power transforms or constant columns"):
+    with pytest.raises(td.InputError, match="power transforms, bounds or constant columns"):
         model.standardized(td.distributions.Gaussian([0, 0], [[1, 0], [0, 1]]))
 
 
