@@ -964,8 +964,8 @@ class Diffusion:
 
         - `train` `(n, d)`: the rows that the model was fitted to.
         - `held_out` `(m, d)`: rows of the same law that the model has not seen. They show what chance does.
-        - `train_labels`, `held_out_labels`: their labels, in a model with labels; not needed with `Table`s
-          that hold them.
+        - `train_labels`, `held_out_labels`: their labels, in a model with labels; not needed with a `Table`
+          that holds them.
         - `samples`: how many samples are drawn: those of `sample(samples, seed=seed)`.
         - `on_bad`: "raise" refuses rows with missing or infinite numbers; "skip" leaves them out.
 
