@@ -1220,7 +1220,7 @@ MUTANTS = [
     ),
     Mutant(
         "a comparison at rows that the model was fitted to",
-        "model/held_out.py",
+        "model/comparison.py",
         "train, test = rows_of(table, ~apart), rows_of(table, apart)",
         "train, test = rows_of(table, ~apart), rows_of(table, ~apart)",
         f"{HELD_OUT} -k card_and_in",
@@ -1297,9 +1297,9 @@ MUTANTS = [
     ),
     Mutant(
         "a bound in the middle of a cell",
-        "model/fitting.py",
-        "margin = torch.from_numpy(cells.step) * (0.5 + 1e-9)",
-        "margin = torch.from_numpy(cells.step) * 0",
+        "codec/cells.py",
+        "- _NEAR) - 0.5 - 1e-9",
+        "- _NEAR)",
         f"{BOUNDS} -k whole_cells",
     ),
     Mutant(
@@ -1308,6 +1308,20 @@ MUTANTS = [
         '(("low", -math.inf), ("high", math.inf))',
         '(("low", 0.0), ("high", 0.0))',
         f"{BOUNDS} -k keeps",
+    ),
+    Mutant(
+        "a grid that starts at a multiple of its step, come what may",
+        "codec/cells.py",
+        "< 1e-9 for one in ends)",
+        "< 1e-9 for one in ends[:1])",
+        f"{COLUMNS} -k between_the_multiples",
+    ),
+    Mutant(
+        "a point at the end of a cell rounded out of its bounds",
+        "codec/codec.py",
+        "if self.bounds is not None:\n                # A point",
+        "if self.bounds is None:\n                # A point",
+        f"{BOUNDS} -k beside_a_grid",
     ),
 ]
 

@@ -30,3 +30,12 @@ class Page(HTMLParser):
             self.data[-1][1] += text
         elif "style" not in self._inside:
             self.words.append(text)
+
+
+def leaves(value):
+    """Yield the numbers and texts in nested lists and dicts."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from leaves(one)
+    else:
+        yield value

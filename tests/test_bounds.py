@@ -143,6 +143,18 @@ def test_rounded_values_at_a_bound_have_whole_cells():
     assert mass.sum() == pytest.approx(stats.norm.pdf(0), abs=0.06)
 
 
+@pytest.mark.parametrize("bound", [0.0, 0.3])
+def test_a_bound_beside_a_grid_keeps_the_values_beyond_it_out(bound):
+    """Values 0.5, 1.5, ...: the cell of the first one goes from 0 to 1, wherever its bound is in it."""
+    x = np.random.default_rng(0).integers(0, 4, 200)[:, None] + 0.5
+    model = td.Diffusion(td.TableConfig(networks=False, bounds=((bound, None),))).fit(x)
+    assert model.sample(2000, seed=0).min() == 0.5
+    assert model.fitted.codec.bounds.low.item() == pytest.approx(0, abs=1e-6)
+    # Even the very end of the line is a value of the grid.
+    ends = model.fitted.codec.to_x(torch.tensor([[-1e6], [0.0]]).double(), snapped=True)
+    assert ends[0, 0] == 0.5
+
+
 # Bad input -------------------------------------------------------------------------------------------
 
 

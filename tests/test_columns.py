@@ -255,3 +255,12 @@ def test_a_codec_takes_its_log_determinant_from_both_maps() -> None:
     z = codec.to_z(Table(x.numpy(), None))
     torch.testing.assert_close(z, (x.log1p() - 1) / 2)
     np.testing.assert_allclose(codec.to_x(z), x.numpy())
+
+
+@pytest.mark.parametrize(("step", "origin"), [(1.0, 0.5), (0.5, 0.25), (2.0, 1.125), (0.1, 0.05), (5.0, 3.0)])
+def test_a_grid_may_start_between_the_multiples_of_its_step(step: float, origin: float) -> None:
+    x = origin + step * np.random.default_rng(0).integers(0, 5, (200, 1))
+    cells = Cells.find(x)
+    assert cells.step.item() == pytest.approx(step)
+    np.testing.assert_allclose(cells.snapped(cells.spread(x, seed=0)), x, rtol=1e-12)
+    assert np.abs(cells.spread(x, seed=0) - x).max() <= step / 2

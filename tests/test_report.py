@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pages import Page
+from pages import Page, leaves
 from PIL import Image
 
 import toydiffusion as td
@@ -42,14 +42,6 @@ def story(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(story):
     return Page((story[0] / "report.html").read_text(encoding="utf-8"))
-
-
-def leaves(value):
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from leaves(one)
-    else:
-        yield value
 
 
 # The page -----------------------------------------------------------------------------------------------

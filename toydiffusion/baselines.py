@@ -14,7 +14,7 @@ from toydiffusion.errors import InputError
 from toydiffusion.metrics import Estimate
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import FloatArray, Points
-from toydiffusion.views import data_frame, html_table
+from toydiffusion.views import data_frame, html_table, text_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -53,12 +53,12 @@ class Baseline:
 class Comparison:
     """The mean log-density of a model at held-out rows, beside baselines. `str` returns it as a table.
 
-    - `rows`: the number of held-out rows.
+    - `num_rows`: the number of held-out rows.
     - `log_prob`: the model's mean log-density, in nats a row, with its standard error.
     - `baselines`: the others, the best first.
     """
 
-    rows: int
+    num_rows: int
     log_prob: Estimate
     baselines: tuple[Baseline, ...]
 
@@ -72,10 +72,13 @@ class Comparison:
             return f"as good as the best baseline, the {best.name}"
         return "better than every baseline"
 
-    def texts(self) -> list[tuple[str, str]]:
-        """Return pairs of a heading and a text, for a card."""
+    def rows(self) -> list[tuple[str, str]]:
+        """Return pairs of a heading and a text, the rows of a card."""
         found = [
-            (f"held-out comparison, {self.rows:,} rows", f"{_pm(self.log_prob)} nats; {self.recommendation}")
+            (
+                f"held-out comparison, {self.num_rows:,} rows",
+                f"{_pm(self.log_prob)} nats; {self.recommendation}",
+            )
         ]
         for one in self.baselines:
             place = "behind" if one.ahead.value > 0 else "ahead"
@@ -103,24 +106,26 @@ class Comparison:
     def from_dict(cls, given: Any) -> Comparison:
         """Return the comparison of `to_dict`. Raises `InputError` for anything else."""
         try:
-            return cls(
-                int(given["rows"]),
+            found = cls(
+                int(given["num_rows"]),
                 Estimate(**_numbers(given["log_prob"])),
                 tuple(
                     Baseline(str(one["name"]), float(one["log_prob"]), Estimate(**_numbers(one["ahead"])))
                     for one in given["baselines"]
                 ),
             )
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise InputError("its comparison with baselines is not one") from None
+        if not found.baselines:
+            raise InputError("its comparison with baselines has none")
+        return found
 
     def _repr_html_(self) -> str:
-        return html_table("Comparison", self.texts())
+        return html_table("Comparison", self.rows())
 
     def __str__(self) -> str:
-        """Return the texts as a table."""
-        width = max(len(name) for name, _ in self.texts())
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in self.texts())
+        """Return the rows as a table."""
+        return text_table(self.rows())
 
 
 def _numbers(given: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Two views of a result: an HTML table for notebooks, and a pandas data frame."""
+"""Views of a result: a table of text, an HTML table for notebooks, and a pandas data frame."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+def text_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return lines of a heading and a text each, with the texts below each other.
+
+    >>> print(text_table([("one", "1"), ("three", "3")]))
+    one    1
+    three  3
+    """
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def html_table(

@@ -17,7 +17,7 @@ from toydiffusion.distributions import Bounded, Distribution
 from toydiffusion.metrics import Estimate
 from toydiffusion.solvers import SampleConfig, sample, solver
 from toydiffusion.types import Denoiser, Labels, Levels, Points
-from toydiffusion.views import html_table
+from toydiffusion.views import html_table, text_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -132,9 +132,7 @@ class Certificate:
 
     def __str__(self) -> str:
         """Return the rows as a table."""
-        rows = self.rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text_table(self.rows())
 
 
 def _pm(found: Estimate, digits: int) -> str:

@@ -29,6 +29,7 @@ from toydiffusion.files import check_target, file_digest
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig, TrainingError, check_checkpoint
+from toydiffusion.views import text_table
 
 
 def _examples(*lines: str) -> str:
@@ -134,6 +135,19 @@ Table: TypeAlias = Annotated[
 ]
 
 
+Fdr: TypeAlias = Annotated[
+    float, flag(float, "The share of inliers among the rows selected, on average, at most.")
+]
+OnBad: TypeAlias = Annotated[
+    str,
+    flag(
+        str,
+        "Rows with missing or infinite numbers: raise stops with an error, skip leaves them out.",
+        choices=tables.ON_BAD,
+    ),
+]
+
+
 _DEVICE = "Where to compute: cpu, cuda (a GPU), cuda:1, or auto, which is a GPU if there is one."
 
 
@@ -220,10 +234,10 @@ def fit(
         if name not in known:
             raise InputError(f"{name} is no setting of preset {preset!r}: {nearest(name, known)}")
     config = replace(recipe.config, **settings)
-    if bounds is not None and not isinstance(config, TableConfig):
-        raise InputError("--bounds needs --preset table")
     table = tables.read(points, columns=_names(columns), label_column=label_column)
-    if bounds is not None and isinstance(config, TableConfig):
+    if bounds is not None:
+        if not isinstance(config, TableConfig):
+            raise InputError("--bounds needs --preset table")
         config = replace(config, bounds=tuple(_bounds(bounds, table)))
     model = Diffusion(config, recipe.sampling)
     _stop_if_asked()
@@ -359,17 +373,8 @@ def outliers(
     model: Model,
     points: Table,
     out: Annotated[Path, flag(Path, "Where the rows go: .csv or .parquet.")],
-    fdr: Annotated[
-        float, flag(float, "The share of inliers among the rows selected, on average, at most.")
-    ] = 0.1,
-    on_bad: Annotated[
-        str,
-        flag(
-            str,
-            "Rows with missing or infinite numbers: raise stops with an error, skip leaves them out.",
-            choices=tables.ON_BAD,
-        ),
-    ] = "raise",
+    fdr: Fdr = 0.1,
+    on_bad: OnBad = "raise",
 ) -> None:
     """Find unusual rows, with p-values and reasons.
 
@@ -416,17 +421,8 @@ def report(
     label_column: Annotated[
         str | None, flag(str, "The column of labels.", default="that of the model, if it has classes")
     ] = None,
-    fdr: Annotated[
-        float, flag(float, "The share of inliers among the rows selected, on average, at most.")
-    ] = 0.1,
-    on_bad: Annotated[
-        str,
-        flag(
-            str,
-            "Rows with missing or infinite numbers: raise stops with an error, skip leaves them out.",
-            choices=tables.ON_BAD,
-        ),
-    ] = "raise",
+    fdr: Fdr = 0.1,
+    on_bad: OnBad = "raise",
     seed: Annotated[int, flag(int, "Same seed, same report.")] = 0,
 ) -> None:
     """Report on a model of a table, as one page.
@@ -437,9 +433,6 @@ def report(
     """
     from toydiffusion.report import table_report
 
-    if out.suffix != ".html":
-        raise InputError(f"{shown(str(out))}: a report ends in '.html', not in {shown(out.suffix)}")
-    check_target(out)
     loaded = load(model)
     column = label_column if label_column is not None else loaded.label_column
     asked = column if loaded.classes is not None else None
@@ -587,10 +580,7 @@ def show(model: Model) -> None:
 
 
 def _print_card(model: Diffusion) -> None:
-    card = model.card()
-    width = max(len(name) for name, _ in card)
-    for name, value in card:
-        typer.echo(f"{name:<{width}}  {printable(value)}")
+    typer.echo(text_table([(name, printable(value)) for name, value in model.card()]))
 
 
 @app.command(

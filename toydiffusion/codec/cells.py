@@ -96,6 +96,7 @@ class Cells:
     def whole(self) -> NDArray[np.bool_]:
         """Whether each column holds whole numbers alone, `(d,)`: its step is one, and so is its origin."""
         found: NDArray[np.bool_] = self.rounded & (self.step % 1 == 0) & (self.origin % 1 == 0)
+        found &= np.abs(self.origin) + self.step < 2**53
         return found
 
     def spread(self, x: FloatArray, *, seed: int, first_row: int = 0) -> FloatArray:
@@ -127,12 +128,27 @@ class Cells:
             low[own, j], high[own, j] = start, end
         return low, high
 
+    def ends(self, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the outer ends of the cells of the outermost values from `low` to `high`, `(d,)` each.
+
+        They are a little beyond the cells, by a part of 1e-9. Columns without cells keep `low` and `high`.
+        """
+        step = np.where(self.rounded, self.step, 1.0)
+        first = np.ceil((low - self.origin) / step - _NEAR) - 0.5 - 1e-9
+        last = np.floor((high - self.origin) / step + _NEAR) + 0.5 + 1e-9
+        low = np.where(self.rounded, self.origin + step * first, low)
+        high = np.where(self.rounded, self.origin + step * last, high)
+        for j, _, start, end in self.spikes:
+            low[j] = min(low[j], start - 1e-9 * (end - start))
+            high[j] = max(high[j], end + 1e-9 * (end - start))
+        return low, high
+
     def _on_grid(self, x: FloatArray) -> FloatArray:
         """Return x with the values of rounded columns moved to the nearest point of the grid."""
         step = np.where(self.rounded, self.step, 1.0)
         on_grid = self.origin + step * np.round((x - self.origin) / step)
-        # Sums like 0.1 + 2 * 0.1 are rounded to the decimals that the step has.
-        return np.where(self.rounded, _decimal(on_grid, step), x)
+        # Sums like 0.1 + 2 * 0.1 are rounded to the decimals that step and origin have.
+        return np.where(self.rounded, _decimal(on_grid, step, self.origin), x)
 
 
 def _step(values: FloatArray) -> float:
@@ -172,12 +188,12 @@ def _multiples(away: FloatArray, step: float) -> bool:
     return bool((np.abs(counts - np.round(counts)) < 1e-3).all())
 
 
-def _decimal(values: FloatArray, step: FloatArray) -> FloatArray:
-    """Return values rounded to the decimals of the step of their column, where it has few."""
+def _decimal(values: FloatArray, step: FloatArray, origin: FloatArray) -> FloatArray:
+    """Return values rounded to the decimals of step and origin of their column, where these have few."""
     found = values.copy()
-    for j, one in enumerate(step):
+    for j, ends in enumerate(zip(step, origin, strict=True)):
         for digits in range(_MOST_DIGITS + 1):
-            if abs(one * 10**digits - round(one * 10**digits)) < 1e-9:
+            if all(abs(one * 10**digits - round(one * 10**digits)) < 1e-9 for one in ends):
                 found[:, j] = np.round(values[:, j], digits)
                 break
     return found

@@ -94,7 +94,7 @@ class Codec:
         if self.cells is None:
             return ()
         found = [int(j) for j in self.varying[self.cells.whole]]
-        found += [j for j, value in self.constants if value % 1 == 0]
+        found += [j for j, value in self.constants if value % 1 == 0 and abs(value) < 2**53]
         return tuple(self.names[j] for j in sorted(found))
 
     @property
@@ -190,6 +190,11 @@ class Codec:
         x: FloatArray = inner.numpy()
         if snapped and self.cells is not None:
             x = self.cells.snapped(x)
+            if self.bounds is not None:
+                # A point at the very end of the outermost cell may be rounded out of it.
+                half = torch.from_numpy(self.cells.step / 2)
+                low, high = self.bounds.low + half, self.bounds.high - half
+                x = np.clip(x, *(self.cells.snapped(one[None].numpy()) for one in (low, high)))
         if not self.constants:
             return x
         found = np.empty((len(x), self.num_columns))

@@ -35,10 +35,12 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.tolerance = tolerance
         self.random_state = random_state
 
-    def _fit(self, X: Any, y: LabelArray | None, *, validated: bool = False, compare: bool = False) -> Self:
-        if not validated:
-            refuse_dates(X)
-        points = X if validated else validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+    def _validated(self, X: Any, *y: Any) -> Any:
+        """Return the points of a fit, and y if it is given, as scikit-learn checks them."""
+        _refuse_dates(X)
+        return validate_data(self, X, *y, dtype=np.float64, ensure_min_samples=2)
+
+    def _fit(self, points: FloatArray, y: LabelArray | None, *, compare: bool = False) -> Self:
         names = getattr(self, "feature_names_in_", None)
         table = Table(
             np.ascontiguousarray(points, dtype=np.float64),
@@ -69,7 +71,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.model_.save(path)
 
 
-def refuse_dates(X: Any) -> None:
+def _refuse_dates(X: Any) -> None:
     """Raise `InputError` for a data frame with a column of dates or durations, by its name."""
     kinds = getattr(X, "dtypes", None)
     if hasattr(X, "columns") and kinds is not None:

@@ -7,10 +7,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from toydiffusion.errors import shown
-from toydiffusion.estimators.base import TableEstimator, refuse_dates
+from toydiffusion.estimators.base import TableEstimator
 from toydiffusion.types import FloatArray, LabelArray
 
 
@@ -42,15 +41,14 @@ class DiffusionClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc
 
         Raises `ValueError` for fewer than two classes.
         """
-        refuse_dates(X)
-        points, target = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        points, target = self._validated(X, y)
         check_classification_targets(target)
         self.classes_, index = np.unique(target, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y has one class only, {shown(str(self.classes_[0]))}; a classifier needs at least 2 classes"
             )
-        self._fit(points, _labels(self.classes_)[index], validated=True)
+        self._fit(points, _labels(self.classes_)[index])
         found = self.model_.experts
         self.temperature_ = 1.0 if found is None else found.temperature
         return self

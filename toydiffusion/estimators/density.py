@@ -56,7 +56,7 @@ class DiffusionDensity(DensityMixin, TableEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the rows of X, `(n, columns)`. `y` is ignored."""
-        return self._fit(X, None, compare=self.compare)
+        return self._fit(self._validated(X), None, compare=self.compare)
 
     def score_samples(self, X: Any) -> FloatArray:
         """Return the log-density of each row, `(n,)`, in nats."""

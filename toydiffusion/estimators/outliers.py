@@ -72,7 +72,7 @@ class DiffusionOutlierDetector(OutlierMixin, TableEstimator):  # type: ignore[mi
             share = finite_number("contamination", self.contamination, above=0, below=0.5 + 1e-12)
         if self.config is not None and not isinstance(self.config, TableConfig):
             raise InputError("config must be a TableConfig: outliers are judged by the mixture of a table")
-        self._fit(X, None)
+        self._fit(self._validated(X), None)
         if share is None:
             assert self.model_.experts is not None
             self.offset_ = float(np.quantile(self.model_.experts.calibration, AUTO, method="lower"))

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from toydiffusion.distributions import Empirical
 from toydiffusion.errors import InputError
 from toydiffusion.metrics import Estimate
+from toydiffusion.model.comparison import some_rows
 from toydiffusion.model.fitted_model import FittedModel
-from toydiffusion.model.held_out import some_rows
 from toydiffusion.model.outliers import selected
 from toydiffusion.model.sampling import joined, sample_blocks
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.tables import Table
 from toydiffusion.types import Denoiser, FloatArray, Labels, Points
-from toydiffusion.views import data_frame, html_table
+from toydiffusion.views import data_frame, html_table, text_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -114,8 +114,7 @@ class Copying:
 
     def __str__(self) -> str:
         """Return the rows as a table."""
-        width = max(len(name) for name, _ in self.rows())
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in self.rows())
+        return text_table(self.rows())
 
 
 def check_copying(model: FittedModel, train: Table, held_out: Table, *, samples: int, seed: int) -> Copying:

@@ -20,8 +20,7 @@ from toydiffusion.devices import torch_device
 from toydiffusion.distributions import Distribution, Prior
 from toydiffusion.errors import InputError, choice, finite_number, seed_number, shown, whole_number
 from toydiffusion.experts import ExpertsReport, TableConfig
-from toydiffusion.model import copying, densities, fitting, model_file, outliers, plotting
-from toydiffusion.model import held_out as held_out_rows
+from toydiffusion.model import comparison, copying, densities, fitting, model_file, outliers, plotting
 from toydiffusion.model.copying import Copying
 from toydiffusion.model.densities import Densities
 from toydiffusion.model.fitted_model import FittedModel
@@ -171,7 +170,7 @@ class Diffusion:
             resume=resume,
         )
         if compare:
-            found = held_out_rows.trial(table, self._config, self._sampling, seed=seed, progress=progress)
+            found = comparison.trial(table, self._config, self._sampling, seed=seed, progress=progress)
             self._fitted = replace(self._fitted, comparison=found)
         return self
 
@@ -941,11 +940,11 @@ class Diffusion:
         >>> law = td.distributions.Square()
         >>> model = td.Diffusion(td.TableConfig(networks=False)).fit(law.sample(200, seed=0)[0])
         >>> found = model.compare(law.sample(200, seed=0)[0], law.sample(100, seed=1)[0])
-        >>> found.rows, len(found.baselines)
+        >>> found.num_rows, len(found.baselines)
         (100, 2)
         """
         rows = self._rows(train, None, "train", on_bad), self._rows(held_out, None, "held_out", on_bad)
-        return held_out_rows.compare(self.fitted, *rows, seed=seed_number(seed))
+        return comparison.compare(self.fitted, *rows, seed=seed_number(seed))
 
     def check_copying(
         self,
@@ -1031,7 +1030,7 @@ class Diffusion:
         if labels is not None:
             index = self.fitted.codec.class_index(labels, len(table.points), f"{what}: ")
             table = replace(table, labels=self.fitted.codec.labels(index))
-        return held_out_rows.rows_of(table, ~table.missing)
+        return comparison.rows_of(table, ~table.missing)
 
     def _index_and_level(self, table: tables.Table, label: Any, sigma: Any) -> tuple[Labels | None, Levels]:
         n = len(table.points)

@@ -193,7 +193,7 @@ class FittedModel:
         spacing = "" if sampling.schedule is None else f" on {sampling.schedule} levels"
         rows.append(("sampling", f"{sampling.steps} steps of {sampling.solver}{spacing}"))
         if self.comparison is not None:
-            rows += self.comparison.texts()
+            rows += self.comparison.rows()
         if self.student is not None:
             rows.append(("students", f"samples and log-densities in one call, seed {self.student.seed}"))
             rows += [(f"    {name}", text) for name, text in self.student.certificate.rows()]

@@ -180,16 +180,12 @@ def _bounds(
     names: Sequence[str],
     source: str,
 ) -> Bounds:
-    """Return the bounds of columns x `(n, d)`, a little beyond the cells of rounded values at them."""
+    """Return the bounds of columns x `(n, d)`. In rounded ones they hold whole cells."""
     pairs = [pair or (None, None) for pair in ends]
-    low = torch.tensor([-math.inf if one is None else one for one, _ in pairs], dtype=torch.float64)
-    high = torch.tensor([math.inf if one is None else one for _, one in pairs], dtype=torch.float64)
-    margin = torch.from_numpy(cells.step) * (0.5 + 1e-9)
-    low, high = low - margin, high + margin
-    for j, _, start, end in cells.spikes:
-        low[j] = min(float(low[j]), start - 1e-9 * (end - start))
-        high[j] = max(float(high[j]), end + 1e-9 * (end - start))
-    found = Bounds(low, high, x.std(0, correction=0))
+    low = np.array([-math.inf if one is None else one for one, _ in pairs])
+    high = np.array([math.inf if one is None else one for _, one in pairs])
+    low, high = cells.ends(low, high)
+    found = Bounds(torch.from_numpy(low), torch.from_numpy(high), x.std(0, correction=0))
     if not bool((inside := found.inside(x)).all()):
         row, j = (int(one) for one in (~inside).nonzero()[0])
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -15,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from toydiffusion import figures, progress
-from toydiffusion.density import LogDensity
+from toydiffusion.denoisers import Stacked
+from toydiffusion.density import ToleranceWarning
 from toydiffusion.errors import InputError, seed_number, shown
 from toydiffusion.figures import Bins, Line, Plot, Scatter
 from toydiffusion.files import check_target
 from toydiffusion.metrics import calibration
-from toydiffusion.model import Diffusion, rows_of
-from toydiffusion.model import held_out as held_out_rows
+from toydiffusion.model import Diffusion, rows_of, rows_to_hold_out
 from toydiffusion.report.experiment import Part
 from toydiffusion.report.page import page, versions, write
 from toydiffusion.tables import Table
@@ -82,7 +83,7 @@ def table_report(
     >>> rows = td.Table(law.sample(100, seed=0)[0], ("width", "height"))
     >>> model = td.Diffusion(td.TableConfig(networks=False)).fit_table(rows)
     >>> found = table_report(model, rows, Path(tempfile.mkdtemp()) / "report.html")
-    >>> found["comparison"]["rows"]
+    >>> found["comparison"]["num_rows"]
     20
     """
     out, seed, began = Path(out), seed_number(seed), monotonic()
@@ -165,7 +166,7 @@ def _known(model: Diffusion, table: Table) -> _Rows:
 
 def _refitted(model: Diffusion, rows: _Rows, seed: int) -> tuple[_Rows, Table, Diffusion]:
     """Hold out a fifth of the rows, and fit a second model to the others."""
-    apart = held_out_rows(rows.table, seed=seed)
+    apart = rows_to_hold_out(rows.table, seed=seed)
     train = rows.chosen(~apart)
     fresh = Diffusion(model.config, model.sampling)
     fresh.fit_table(train.table, seed=model.fitted.provenance.seed, progress=False)
@@ -175,7 +176,7 @@ def _refitted(model: Diffusion, rows: _Rows, seed: int) -> tuple[_Rows, Table, D
 def _samples(model: Diffusion, rows: Table, seed: int) -> Part:
     """Compare columns of data and samples, alone and in pairs."""
     codec = model.fitted.codec
-    drawn, labels = _drawn(model, max(len(rows.points), SAMPLES), seed)
+    drawn = model.sample(max(len(rows.points), SAMPLES), seed=seed)
     # Without the steps of rounded columns, which make a comb of a histogram.
     data, samples = (codec.spread(Table(one, None), seed=seed) for one in (rows.points, drawn))
     columns = []
@@ -205,17 +206,10 @@ def _samples(model: Diffusion, rows: Table, seed: int) -> Part:
             "by_chance": 1.36 * (1 / len(data) + 1 / len(samples)) ** 0.5,
             "shown": len(shown),
             "varying": len(varying),
-            "labels": labels is not None,
+            "labels": model.classes is not None,
         },
         images,
     )
-
-
-def _drawn(model: Diffusion, n: int, seed: int) -> tuple[FloatArray, Any]:
-    """Return n samples, with their labels if the model has classes."""
-    if model.classes is None:
-        return model.sample(n, seed=seed), None
-    return model.sample(n, seed=seed, return_labels=True)
 
 
 def _distance(x: FloatArray, y: FloatArray) -> float:
@@ -233,7 +227,7 @@ def _comparison(judged: Diffusion, train: Table, test: Table, seed: int) -> Part
 def _experts(model: Diffusion) -> Part:
     """Show the weights of the experts, of a model for tables."""
     found = model.experts
-    if found is None:
+    if found is None or not isinstance(model.denoiser, Stacked):
         return Part({"known": False}, {})
     numbers = {
         "known": True,
@@ -242,7 +236,7 @@ def _experts(model: Diffusion) -> Part:
         "gain": found.gain,
         "gain_error": found.gain_error,
         "power": model.fitted.codec.power is not None,
-        "components": len(model.moments.weights) if hasattr(model.moments, "weights") else 0,
+        "components": len(model.denoiser.law.weights),
     }
     return Part(numbers, {"experts": model.plot("experts")})
 
@@ -252,14 +246,17 @@ def _calibration(judged: Diffusion, test: Table, seed: int) -> Part:
     codec = judged.fitted.codec
     keep = np.random.default_rng(seed).permutation(len(test.points))[:_JUDGED]
     test = rows_of(test, np.sort(keep))
-    drawn = _drawn(judged, SAMPLES, seed + 1)[0]
+    drawn = judged.sample(SAMPLES, seed=seed + 1)
 
-    def density(points: FloatArray) -> LogDensity:
-        return judged.log_prob(codec.spread(Table(points, None), seed=seed), tolerance=0.05)
+    def log_prob(points: FloatArray) -> FloatArray:
+        return judged.log_prob(codec.spread(Table(points, None), seed=seed), tolerance=0.05).value
 
-    ordered = np.sort(density(drawn).value)
+    with warnings.catch_warnings():
+        # The order of the log-densities is what counts.
+        warnings.simplefilter("ignore", ToleranceWarning)
+        ordered, values = np.sort(log_prob(drawn)), log_prob(test.points)
     # The share of samples with a higher density: uniform for rows of the same law.
-    level = 1 - np.searchsorted(ordered, density(test.points).value) / len(ordered)
+    level = 1 - np.searchsorted(ordered, values) / len(ordered)
     distance, p_value = _uniform(level)
     at = np.linspace(0, 1, 101)
     held = np.searchsorted(np.sort(level), at, side="right") / len(level)

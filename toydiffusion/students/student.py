@@ -15,7 +15,7 @@ from toydiffusion.metrics import Estimate
 from toydiffusion.students.density_student import OUTPUTS, ZONES, DensityStudent
 from toydiffusion.students.network import SCALES, Sizes, StudentNetwork
 from toydiffusion.students.sample_student import SampleStudent
-from toydiffusion.views import html_table
+from toydiffusion.views import html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,7 @@ class StudentCertificate:
 
     def __str__(self) -> str:
         """Return the rows as a table."""
-        rows = self.rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text_table(self.rows())
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Held-out rows: split off, and the log-densities of a model there beside those of baselines."""
+"""The log-densities of a model at held-out rows beside those of baselines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _JUDGED_ON = 2000
 """The most held-out rows whose log-densities are compared."""
 
 
-def held_out(table: Table, *, seed: int) -> NDArray[np.bool_]:
+def rows_to_hold_out(table: Table, *, seed: int) -> NDArray[np.bool_]:
     """Return which rows of a table to hold out, `(n,)`: a fifth of them.
 
     Rows are chosen at random, as many of each class as its share. Every class is among the other rows too,
@@ -74,7 +74,7 @@ def trial(
     progress: bool | None = False,
 ) -> Comparison:
     """Fit a model of these settings to four fifths of the rows, and compare it with baselines at the rest."""
-    apart = held_out(table, seed=seed)
+    apart = rows_to_hold_out(table, seed=seed)
     train, test = rows_of(table, ~apart), rows_of(table, apart)
     model = fitting.fit(train, config, sampling, seed=seed, progress=progress)
     return compare(model, train, test, seed=seed)
