@@ -1135,6 +1135,27 @@ MUTANTS = [
         f"{EXPERTS} -k weighs_the_candidates",
     ),
     Mutant(
+        "products of two coordinates counted once in the exponent",
+        "experts/mixture.py",
+        "twice = torch.where(one == other, 0.5, 1.0).to(x)",
+        "twice = torch.where(one == other, 0.5, 0.5).to(x)",
+        f"{EXPERTS} -k squares_about_0",
+    ),
+    Mutant(
+        "squares about 0 for thin components",
+        "experts/mixture.py",
+        "return bool(x.square().sum(-1).max() < _THIN * thinnest)",
+        "return True",
+        f"{EXPERTS} -k careful_way",
+    ),
+    Mutant(
+        "a fold weighs the candidates that judge it",
+        "experts/mixture.py",
+        "shares = stacked(log_probs, padded.part, fewest)",
+        "shares = stacked(log_probs, torch.ones_like(padded.part), fewest)",
+        f"{EXPERTS} -k weighs_the_candidates",
+    ),
+    Mutant(
         "the weights of the stack shuffled",
         "denoisers/stacked.py",
         "zip(self.networks, weights[1:], strict=True)",

@@ -52,17 +52,26 @@ def test_the_weights_of_the_stack_are_the_best_ones() -> None:
 
     best = minimize(loss, np.zeros(3), tol=1e-12)
     weights = np.exp(best.x - np.logaddexp.reduce(best.x))
-    np.testing.assert_allclose(stacked(log_probs, fewest=0.0).numpy(), weights, atol=2e-3)
+    whole = torch.ones(1, 200, dtype=torch.float64)
+    np.testing.assert_allclose(stacked(log_probs, whole, fewest=0.0)[0].numpy(), weights, atol=2e-3)
 
 
 def test_small_weights_are_dropped_and_the_rest_sums_to_1() -> None:
     log_probs = torch.zeros(100, 3, dtype=torch.float64)
     log_probs[:, 1] -= 0.5
     log_probs[:2, 1] += 3
-    found = stacked(log_probs, fewest=0.3)
+    (found,) = stacked(log_probs, torch.ones(1, 100, dtype=torch.float64), fewest=0.3)
     assert float(found.sum()) == pytest.approx(1)
     assert ((found == 0) | (found >= 0.3)).all()
     assert int((found > 0).sum()) < 3
+
+
+def test_each_stack_is_that_of_its_own_points() -> None:
+    log_probs = 400 * torch.randn(60, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    part = (torch.arange(60) % 3 != torch.arange(3)[:, None]).double()
+    for own, found in zip(part, stacked(log_probs, part), strict=True):
+        alone = stacked(log_probs[own > 0], own[own > 0][None])
+        torch.testing.assert_close(found[None], alone)
 
 
 # The mixture -----------------------------------------------------------------------------------------
@@ -77,6 +86,36 @@ def test_em_without_shrinkage_finds_what_scikit_learn_finds() -> None:
     own = float(found.joint(padded.points)[-1, 0].logsumexp(0).mean())
     theirs = SklearnMixture(2, reg_covar=0, tol=1e-9, max_iter=1000, random_state=0).fit(z.numpy())
     assert own == pytest.approx(theirs.score(z.numpy()), abs=2e-3)
+
+
+def test_squares_about_0_and_about_the_means_give_the_same_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two classes, and points far enough from 0 to see lost digits."""
+    z = sample(PAIR, 300) + torch.tensor([3.0, -2.0])
+    label, fold = torch.arange(300) % 2, fold_of(None, 300, 3, 0)
+    padded = _Padded.of(z, label, fold, 3)
+    start = _Components.first(padded, 4, 0)
+    assert start.wide(padded.points)
+    fast = fitted(padded, Shape(4, 2.0, 0.1), start, 20)
+    monkeypatch.setattr(mixture, "_THIN", 0.0)
+    assert not start.wide(padded.points)
+    careful = fitted(padded, Shape(4, 2.0, 0.1), start, 20)
+    torch.testing.assert_close(fast.mean, careful.mean, atol=1e-8, rtol=0)
+    torch.testing.assert_close(fast.covariance, careful.covariance, atol=1e-8, rtol=0)
+    torch.testing.assert_close(padded.held_out(fast), padded.held_out(careful), atol=1e-8, rtol=0)
+
+
+def test_thin_components_take_the_careful_way() -> None:
+    """Nearly collinear columns: the log-density is that of exact arithmetic on the differences."""
+    thin = torch.tensor([[1.0, 1.0], [1.0, 1.0 + 1e-10]], dtype=torch.float64)
+    law = Gaussian(torch.tensor([2.0, 2.0]), thin)
+    x = sample(law, 50)
+    one = _Components(
+        torch.ones(1, 1, 1, dtype=torch.float64),
+        torch.full((1, 1, 1, 2), 2.0).double(),
+        thin[None, None, None],
+    )
+    assert not one.wide(x[None])
+    torch.testing.assert_close(one.joint(x[None])[0, 0, 0], law.log_prob(x), atol=1e-5, rtol=0)
 
 
 def test_shrinkage_is_the_posterior_mode_of_its_formula() -> None:
@@ -114,7 +153,16 @@ def test_held_out_densities_are_those_of_mixtures_fitted_without_the_point() -> 
         torch.testing.assert_close(found.held_out[fold == k], exact, atol=1e-8, rtol=0)
 
 
-def test_the_mixture_of_a_fold_weighs_the_candidates_as_the_stack_does() -> None:
+def test_the_mixture_of_a_fold_weighs_the_candidates_by_the_other_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(log_probs: torch.Tensor, part: torch.Tensor, fewest: float) -> torch.Tensor:
+        seen.append(log_probs)
+        return stacked(log_probs, part, fewest)
+
+    monkeypatch.setattr(mixture, "stacked", spy)
     z = sample(PAIR, 200)
     fold = fold_of(None, 200, 4, 0)
     found = fit_mixture(z, None, fold, **GRID, seed=0)
@@ -124,6 +172,10 @@ def test_the_mixture_of_a_fold_weighs_the_candidates_as_the_stack_does() -> None
     assert sum(shares) == pytest.approx(1)
     for k, law in enumerate(found.folds):
         torch.testing.assert_close(law.log_prob(z[fold == k]), found.held_out[fold == k])
+        others = seen[0][fold != k]
+        weights = stacked(others, others.new_ones(1, len(others)))[0]
+        own = (seen[0][fold == k] + weights.log()).logsumexp(1)
+        torch.testing.assert_close(found.held_out[fold == k], own)
 
 
 def test_a_mixture_finds_a_mixture_and_a_gaussian_finds_a_gaussian() -> None:

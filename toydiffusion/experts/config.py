@@ -40,7 +40,7 @@ class TableConfig:
     power: bool = True
     steps_of_grid: tuple[float | None, ...] | None = None
     bounds: tuple[tuple[float | None, float | None] | None, ...] | None = None
-    components: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    components: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
     networks: bool = True
     width: int | None = None
     edges: int | None = None

@@ -19,7 +19,7 @@ from toydiffusion.types import Labels, Points
 OUTLIER_SIGMA = 0.1
 """The noise level at which outliers are judged. Structure finer than that, such as columns that are nearly
 functions of others, would outweigh all else."""
-_SHRINKAGES = (2.0, 10.0, 50.0)
+_SHRINKAGES = (0.5, 2.0, 10.0, 50.0)
 _FLATTENINGS = (0.0, 0.05, 0.2)
 _FINE = 2000
 """Up to so many points the mixtures have finer folds than the networks, four times as many at most. Without a

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,13 @@ _ITERATIONS = 30
 """The iterations of EM for a candidate. Each starts from the one before it, so few suffice."""
 _LEAST_VARIANCE = 1e-14
 """The least variance of a column in a component, in the units of z."""
+_THIN = 1e7
+"""Up to this ratio of the largest square of a point to the least variance of a component, sums of squares
+about 0 stand for those about the means: they are off by 1e-8 at most, and many times faster."""
 _NUMBERS = 2**21
 """The numbers in one table of points times components: 16 MB."""
+_MANY = 8
+"""From so many components on, only the shrinkage and flattening that were best with so many are tried."""
 _SELECTED_ON = 4000
 """The points on which candidates are compared. The winners are then fitted to all."""
 
@@ -91,8 +97,10 @@ def fit_mixture(
 
     Every combination of the grid is fitted by EM to all points but those of one fold, for each fold in turn.
     The weights w of the stack maximise the held-out log-density `sum_i log sum_m w_m p_m(z_i | label_i)`
-    (Smyth & Wolpert 1999, "Linearly combining density estimators via stacking"). With more components the
-    density at first rises and later falls; the grid is cut off after two numbers without a gain.
+    (Smyth & Wolpert 1999, "Linearly combining density estimators via stacking"). The mixture of a fold has
+    weights of its own, found without that fold's points: they have no say in what judges them. With more
+    components the density at first rises and later falls; the grid is cut off after two numbers without a
+    gain.
 
     - `z` `(n, d)` float64: the points.
     - `label` `(n,)`: their class indices, or None. Each class has components of its own.
@@ -107,58 +115,67 @@ def fit_mixture(
     padded = _Padded.of(z[chosen], label[chosen], fold[chosen], num_folds)
     tried: list[tuple[Shape, _Components, Tensor]] = []
     best, without_gain = -math.inf, 0
+    around = [(one, other) for one in flattenings for other in sorted(shrinkages, reverse=True)]
     for k in components:
-        start, gained = None, -math.inf
-        for flattening in flattenings:
-            for shrinkage in sorted(shrinkages, reverse=True) if k * padded.num_classes > 1 else (math.inf,):
-                shape = Shape(k, shrinkage, flattening)
-                start = _Components.first(padded, k, seed) if start is None else start
-                start = fitted(padded, shape, start, _ITERATIONS)
-                held_out = padded.held_out(start)
-                tried.append((shape, start, held_out))
-                gained = max(gained, float(held_out.mean()))
-        without_gain = 0 if gained > best + 1e-3 else without_gain + 1
-        best = max(best, gained)
+        if k * padded.num_classes == 1:
+            shapes = [Shape(1, math.inf, flattening) for flattening in flattenings]
+        else:
+            shapes = [Shape(k, shrinkage, flattening) for flattening, shrinkage in around]
+        now, means = _Components.first(padded, k, seed), []
+        for shape in shapes:
+            now = fitted(padded, shape, now, _ITERATIONS)
+            held_out = padded.held_out(now)
+            tried.append((shape, now, held_out))
+            means.append(float(held_out.mean()))
+        without_gain = 0 if max(means) > best + 1e-3 else without_gain + 1
+        best = max(best, *means)
         if without_gain == 2:
             break
+        if k >= _MANY:
+            around = [around[int(np.argmax(means))]]
     log_probs = torch.stack([held_out for _, _, held_out in tried], 1)
-    shares = stacked(log_probs, fewest)
-    kept = [
-        (shape, fit, share) for (shape, fit, _), share in zip(tried, shares.tolist(), strict=True) if share
-    ]
+    shares = stacked(log_probs, padded.part, fewest)
+    used = (shares > 0).any(0)
+    kept = [(shape, fit) for (shape, fit, _), one in zip(tried, used.tolist(), strict=True) if one]
     whole = padded
     if len(chosen) < len(z):
         whole = _Padded.of(z, label, fold, num_folds)
-        kept = [(shape, fitted(whole, shape, fit, _ITERATIONS), share) for shape, fit, share in kept]
-    laws = [_law(whole, [(fit, share) for _, fit, share in kept], b) for b in range(num_folds + 1)]
-    each = torch.stack([whole.held_out(fit) for _, fit, _ in kept], 1)
-    held_out = (each + torch.tensor([share for _, _, share in kept], dtype=torch.float64).log()).logsumexp(1)
+        kept = [(shape, fitted(whole, shape, fit, _ITERATIONS)) for shape, fit in kept]
+    laws = [_law(whole, [fit for _, fit in kept], own, b) for b, own in enumerate(shares[:, used].tolist())]
+    each = torch.stack([whole.held_out(fit) for _, fit in kept], 1)
+    held_out = (each + shares[:, used].log()[fold]).logsumexp(1)
     return MixtureFit(
         law=laws[-1],
         folds=tuple(laws[:-1]),
         held_out=held_out,
         candidates=tuple(
             Candidate(shape, float(one.mean()), share)
-            for (shape, _, one), share in zip(tried, shares.tolist(), strict=True)
+            for (shape, _, one), share in zip(tried, shares[-1].tolist(), strict=True)
         ),
     )
 
 
-def stacked(log_probs: Tensor, fewest: float = FEWEST_SHARE) -> Tensor:
-    """Return the weights w `(m,)` that maximise `sum_i log sum_m w_m exp(log_probs_im)`; they sum to 1.
+def stacked(log_probs: Tensor, part: Tensor, fewest: float = FEWEST_SHARE) -> Tensor:
+    """Return for each stack b the weights w that maximise `sum_i part_bi log sum_m w_m exp(log_probs_im)`.
+
+    They are `(b, m)` and sum to 1.
 
     - `log_probs` `(n, m)`: the held-out log-densities of n points under m candidates.
+    - `part` `(b, n)`: which points take part in which stack, 1 or 0.
     - `fewest`: smaller weights are dropped, and the others found again.
 
-    >>> stacked(torch.tensor([[0.0, -9.0], [0.0, -9.0]]).double()).tolist()
-    [1.0, 0.0]
+    >>> stacked(torch.tensor([[0.0, -9.0], [0.0, -9.0]]).double(), torch.ones(1, 2).double()).tolist()
+    [[1.0, 0.0]]
     """
-    shares = torch.full((log_probs.shape[1],), 1 / log_probs.shape[1], dtype=torch.float64)
+    # Densities relative to the best candidate at each point. None is 0, so no point is without a density.
+    density = (log_probs - log_probs.amax(1, keepdim=True)).exp().clamp(min=1e-300)
+    shares = log_probs.new_full((len(part), log_probs.shape[1]), 1 / log_probs.shape[1])
     for _ in range(2):
         for _ in range(300):
-            shares = (log_probs + shares.log()).softmax(1).mean(0)
-        shares = torch.where(shares < min(fewest, float(shares.max())), 0.0, shares)
-        shares = shares / shares.sum()
+            shares = shares * ((part / (shares @ density.T)) @ density) / part.sum(1, keepdim=True)
+        most = shares.amax(1, keepdim=True)
+        shares = torch.where(shares < most.clamp(max=fewest), 0.0, shares)
+        shares = shares / shares.sum(1, keepdim=True)
     return shares
 
 
@@ -189,6 +206,7 @@ class _Padded:
     - `points` `(K, N, d)`.
     - `weight` `(B + 1, K, N)`: 1 for the points of each fit, 0 for others. Fit b leaves out fold b, and the
       last one nothing.
+    - `part` `(B + 1, n)`: the same for the points in their own order.
     - `place` `(n,)`: where each point is in `(K, N)` flattened.
     - `fold` `(n,)`: the fold of each point.
     - `frequencies` `(K,)`: the shares of the classes.
@@ -196,6 +214,7 @@ class _Padded:
 
     points: Tensor
     weight: Tensor
+    part: Tensor
     place: Tensor
     fold: Tensor
     frequencies: Tensor
@@ -216,10 +235,12 @@ class _Padded:
         place[order] = torch.arange(len(z)) - first[label[order]] + most * label[order]
         points = z.new_zeros(len(counts) * most, z.shape[1]).index_copy(0, place, z)
         part = torch.stack([*(fold != b for b in range(num_folds)), torch.ones_like(fold, dtype=torch.bool)])
-        weight = z.new_zeros(num_folds + 1, len(counts) * most).index_copy(1, place, part.to(z))
+        part = part.to(z)
+        weight = z.new_zeros(num_folds + 1, len(counts) * most).index_copy(1, place, part)
         return cls(
             points.view(len(counts), most, -1),
             weight.view(num_folds + 1, len(counts), most),
+            part,
             place,
             fold,
             counts / len(z),
@@ -285,11 +306,54 @@ class _Components:
         unit = torch.eye(x.shape[2]).to(x).expand_as(factor)
         whiten = torch.linalg.solve_triangular(factor, unit, upper=False)
         height = whiten.diagonal(dim1=-2, dim2=-1).log().sum(-1) - x.shape[2] / 2 * math.log(2 * math.pi)
-        # (x - mean) is formed before it is whitened: nearly collinear columns would cancel badly after it.
-        away = x[:, None] - self.mean[..., None, :]
-        white = away @ whiten.mT
-        joint: Tensor = (self.share.log() + height)[..., None] - white.square().sum(-1) / 2
-        return joint
+        height = height + self.share.log()
+        if not self.wide(x):
+            # x - mean comes before the whitening: nearly collinear columns would cancel badly after it.
+            away = x[:, None] - self.mean[..., None, :]
+            joint: Tensor = height[..., None] - (away @ whiten.mT).square().sum(-1) / 2
+            return joint
+        precision = whiten.mT @ whiten
+        pull = (precision @ self.mean[..., None])[..., 0]
+        height = height - (pull * self.mean).sum(-1) / 2
+        one, other = torch.triu_indices(*precision.shape[-2:])
+        twice = torch.where(one == other, 0.5, 1.0).to(x)
+        weight = torch.cat([height[..., None], pull, -twice * precision[..., one, other]], -1)
+        fits, classes, k, size = weight.shape
+        # One product for each class, of all components of all fits with all points.
+        found = weight.transpose(0, 1).reshape(classes, fits * k, size) @ _squares(x).mT
+        return found.view(classes, fits, k, -1).transpose(0, 1)
+
+    def moments(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums of 1, y and y y^T over x `(K, N, d)` for each component, with y = x - `mean`.
+
+        - `share` `(B + 1, K, k, N)`: the weights of the points.
+        """
+        if not self.wide(x):
+            away = x[:, None] - self.mean[..., None, :]
+            weighted = away * share[..., None]
+            return share.sum(-1), weighted.sum(-2), weighted.mT @ away
+        fits, classes, k, d = self.mean.shape
+        found = share.transpose(0, 1).reshape(classes, fits * k, -1) @ _squares(x)
+        found = found.view(classes, fits, k, -1).transpose(0, 1)
+        count, first = found[..., 0], found[..., 1 : 1 + d]
+        one, other = torch.triu_indices(d, d)
+        second = x.new_zeros(fits, classes, k, d, d)
+        second[..., one, other] = second[..., other, one] = found[..., 1 + d :]
+        both = first[..., :, None] * self.mean[..., None, :]
+        second = second - both - both.mT
+        second = second + count[..., None, None] * self.mean[..., :, None] * self.mean[..., None, :]
+        return count, first - count[..., None] * self.mean, second
+
+    def wide(self, x: Tensor) -> bool:
+        """Whether squares about 0 lose no digits that matter: no component is too thin for so far points."""
+        thinnest = torch.linalg.eigvalsh(self.covariance)[..., 0].min()
+        return bool(x.square().sum(-1).max() < _THIN * thinnest)
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Return 1, each coordinate and each product of two of points `(..., d)`, side by side."""
+    one, other = torch.triu_indices(x.shape[-1], x.shape[-1])
+    return torch.cat([torch.ones_like(x[..., :1]), x, x[..., one] * x[..., other]], -1)
 
 
 def fitted(points: _Padded, shape: Shape, start: _Components, iterations: int) -> _Components:
@@ -323,8 +387,7 @@ def _moments(points: _Padded, now: _Components) -> tuple[Tensor, Tensor, Tensor,
     The points are taken some at a time, since each meets all components of all fits. Moments are taken around
     the means of before, so that little cancels.
     """
-    fits, classes, k, d = now.mean.shape
-    size = max(1, _NUMBERS // (fits * classes * k * d))
+    size = max(1, _NUMBERS // now.mean.numel())
     count = first = second = total = torch.zeros((), dtype=torch.float64)
     for x, weight in zip(
         torch.split(points.points, size, 1), torch.split(points.weight, size, 2), strict=True
@@ -332,10 +395,9 @@ def _moments(points: _Padded, now: _Components) -> tuple[Tensor, Tensor, Tensor,
         joint = now.joint(x)
         density = joint.logsumexp(2)
         share = (joint - density[:, :, None]).exp() * weight[:, :, None]
-        away = x[:, None] - now.mean[..., None, :]
-        weighted = away * share[..., None]
-        count, first = count + share.sum(-1), first + weighted.sum(-2)
-        second, total = second + weighted.mT @ away, total + (density * weight).sum()
+        own = now.moments(x, share)
+        count, first, second = count + own[0], first + own[1], second + own[2]
+        total = total + (density * weight).sum()
     shift = first / count.clamp(min=1e-9)[..., None]
     scatter = second - count[..., None, None] * shift[..., None] * shift[..., None, :]
     return count, now.mean + shift, scatter, float(total / points.weight.sum())
@@ -351,10 +413,14 @@ def _proper(covariance: Tensor) -> Tensor:
     return covariance
 
 
-def _law(points: _Padded, kept: Sequence[tuple[_Components, float]], fit: int) -> GaussianMixture:
+def _law(
+    points: _Padded, candidates: Sequence[_Components], shares: Sequence[float], fit: int
+) -> GaussianMixture:
     """Return the stack of the candidates' fits of this number as one mixture."""
     means, covariances, weights, labels = [], [], [], []
-    for one, share in kept:
+    for one, share in zip(candidates, shares, strict=True):
+        if not share:
+            continue
         classes, k, dim = one.mean.shape[1:]
         weight = share * points.frequencies[:, None] * one.share[fit]
         means.append(one.mean[fit].reshape(-1, dim))
