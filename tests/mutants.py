@@ -800,14 +800,14 @@ MUTANTS = [
     ),
     Mutant(
         "a second Ctrl-C that waits like the first",
-        "training/loop.py",
+        "training/checkpoint.py",
         "        if len(asked) > 1:\n            raise KeyboardInterrupt",
         "",
         f"{LOST} -k second_one",
     ),
     Mutant(
         "a foreign file taken for a checkpoint",
-        "training/state.py",
+        "training/checkpoint.py",
         "if os.path.exists(path):",
         "if False:",
         f"{LOST} -k foreign_file",
@@ -1133,6 +1133,13 @@ MUTANTS = [
         "weight = share * points.frequencies[:, None] * one.share[fit]",
         "weight = (1 - share) * points.frequencies[:, None] * one.share[fit]",
         f"{EXPERTS} -k weighs_the_candidates",
+    ),
+    Mutant(
+        "the optimiser of a table's networks forgotten on resuming",
+        "experts/networks.py",
+        "self.adam.state[weight] = {",
+        "_ = {",
+        "tests/test_table_model.py -k as_if_never_interrupted",
     ),
     Mutant(
         "products of two coordinates counted once in the exponent",

@@ -66,8 +66,8 @@ def folder(tmp_path_factory):
     (folder / "version.safetensors").write_bytes(version)
     save_file({"weight": torch.zeros(3)}, folder / "foreign.safetensors")
     state = td.training.TrainState.start(2, 1, config, seed=0)
-    state.save(folder / "checkpoint.safetensors", "")
-    state.save(folder / "other.checkpoint", "")
+    for name in ("checkpoint.safetensors", "other.checkpoint"):
+        td.training.Checkpoint(folder / name, "").save(state)
     shutil.copy(folder / "model.safetensors", folder / "not-one.checkpoint")
     return folder
 

@@ -12,12 +12,12 @@ from scipy.optimize import minimize
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 import toydiffusion as td
-from toydiffusion.denoisers import GaussianExpert, Stacked
+from toydiffusion.denoisers import GaussianExpert, ResidualSizes, Stacked
 from toydiffusion.density import elbo
 from toydiffusion.distributions import Gaussian, GaussianMixture, Prior
 from toydiffusion.experts import Experts, fit_experts, fitting, mixture, networks
 from toydiffusion.experts.mixture import Shape, _Components, _Padded, fit_mixture, fitted, fold_of, stacked
-from toydiffusion.experts.networks import train_folds
+from toydiffusion.experts.networks import FoldNetworks, FoldState, train_folds
 from toydiffusion.experts.stack import stack
 
 GRID = {"components": (1, 2, 3), "shrinkages": (2.0, 10.0), "flattenings": (0.0, 0.2)}
@@ -231,6 +231,16 @@ def gaussians(z: torch.Tensor, fold: torch.Tensor) -> list[GaussianExpert]:
     return [GaussianExpert(law) for law in single.folds]
 
 
+def trained(
+    z: torch.Tensor, fold: torch.Tensor, plain: list[GaussianExpert], *, width: int, edges: int, steps: int
+) -> FoldNetworks:
+    state = FoldState.start(ResidualSizes(len(plain), 2, 1, width, edges), seed=0)
+    settings = {"steps": steps, "batch_size": 32, "learning_rate": 0.01, "low": 0.01}
+    for _ in train_folds(state, z, None, fold, plain, **settings, seed=0):
+        pass
+    return state.found()
+
+
 def test_a_member_does_not_depend_on_its_own_fold(
     moons: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,26 +248,23 @@ def test_a_member_does_not_depend_on_its_own_fold(
     losses = (torch.full((5,), float(-step)) for step in itertools.count())
     monkeypatch.setattr(networks._HeldOut, "loss", lambda *_: next(losses))
     fold = fold_of(None, 500, 5, 0)
-    settings = {"width": 8, "edges": 4, "steps": 12, "batch_size": 16, "learning_rate": 0.01, "low": 0.01}
     changed = moons.clone()
     changed[fold == 2] += 5.0
     runs = []
     for z in (moons, changed):
         plain = gaussians(moons, fold)
-        *_, found = train_folds(z, None, fold, plain, **settings, seed=0)
-        runs.append(found.networks.hidden)
+        runs.append(trained(z, fold, plain, width=8, edges=4, steps=12).networks.hidden)
     assert torch.equal(runs[0][2], runs[1][2])
     assert not torch.equal(runs[0][1], runs[1][1])
 
 
 def test_networks_help_on_moons_and_not_on_a_gaussian(moons: torch.Tensor) -> None:
-    settings = {"width": 32, "edges": 16, "steps": 200, "batch_size": 64, "learning_rate": 0.01, "low": 0.01}
     fold = fold_of(None, 500, 5, 0)
-    *_, found = train_folds(moons, None, fold, gaussians(moons, fold), **settings, seed=0)
+    found = trained(moons, fold, gaussians(moons, fold), width=32, edges=16, steps=200)
     assert found.gain < -0.02
     z = sample(Gaussian([0.0, 0.0], np.eye(2)), 200)
     fold = fold_of(None, 200, 5, 0)
-    *_, found = train_folds(z, None, fold, gaussians(z, fold), **settings, seed=0)
+    found = trained(z, fold, gaussians(z, fold), width=32, edges=16, steps=200)
     # Zero steps are allowed, so no member is worse than the Gaussian.
     assert (found.held_out.min(0).values <= 0).all()
     assert found.gain > -0.03
@@ -268,10 +275,8 @@ def test_the_stack_of_the_exact_mixture_is_the_mixture_alone() -> None:
     z = sample(PAIR, 400)
     fold = fold_of(None, 400, 5, 0)
     plain, exact = gaussians(z, fold), [GaussianExpert(PAIR)] * 5
-    *_, trained = train_folds(
-        z, None, fold, plain, width=8, edges=0, steps=10, batch_size=16, learning_rate=0.01, low=0.01, seed=0
-    )
-    found = stack(z, None, fold, plain, exact, [trained.networks], low=0.01, high=10.0, seed=0)
+    ignorant = trained(z, fold, plain, width=8, edges=0, steps=10).networks
+    found = stack(z, None, fold, plain, exact, [ignorant], low=0.01, high=10.0, seed=0)
     assert found.gain < 0.02
     middle = found.weights[0, 1:-1]
     assert float((middle - 1).abs().max()) < 0.25

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import toydiffusion as td
 from toydiffusion import tables
 from toydiffusion.distributions import ConcentricSquares
-from toydiffusion.training import TrainState, check_checkpoint
+from toydiffusion.training import Checkpoint, TrainState, check_checkpoint
 from toydiffusion.training import loop as training_loop
 
 CONFIG = td.TrainConfig(steps=20, width=8, edges=4, batch_size=50)
@@ -75,7 +75,7 @@ def test_a_folder_in_the_checkpoints_place_is_refused_before_training(folder, re
 
 
 def test_a_checkpoint_of_ours_may_be_replaced(folder, run) -> None:
-    TrainState.start(2, 1, CONFIG, seed=0).save(folder / "new.checkpoint", "of another run")
+    Checkpoint(folder / "new.checkpoint", "of another run").save(TrainState.start(2, 1, CONFIG, seed=0))
     check_checkpoint(folder / "new.checkpoint")
     assert run(f"fit points.csv --columns a,b {FIT} --out new.safetensors")[0] == 0
     assert not (folder / "new.checkpoint").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import toydiffusion as td
 from toydiffusion.cli import main
+from toydiffusion.experts.networks import FoldState
 from toydiffusion.files import Archive
 
 CONFIG = td.TableConfig(components=(1, 2), steps=40, width=8)
@@ -126,6 +128,32 @@ def test_a_table_is_taken_where_points_are(model: td.Diffusion) -> None:
     np.testing.assert_array_equal(model.outliers(table).row, model.outliers(x).row)
 
 
+def test_ctrl_c_then_resume_is_as_if_never_interrupted(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rows()
+    place, look, looks = tmp_path / "half.checkpoint", FoldState.look, []
+
+    def interrupted(*args: object) -> None:
+        look(*args)
+        looks.append(1)
+        if len(looks) == 20:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldState, "look", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            td.Diffusion(CONFIG).fit(x, y, seed=1, checkpoint=place)
+    td.Diffusion(CONFIG).fit(x, y, seed=1, checkpoint=place, resume=True).save(
+        tmp_path / "resumed.safetensors"
+    )
+    td.Diffusion(CONFIG).fit(x, y, seed=1).save(tmp_path / "whole.safetensors")
+    resumed, whole = (tmp_path / f"{name}.safetensors" for name in ("resumed", "whole"))
+    assert resumed.read_bytes() == whole.read_bytes()
+    with pytest.raises(td.InputError, match="belongs to other points, settings or seed"):
+        td.Diffusion(CONFIG).fit(x, y, seed=2, checkpoint=place, resume=True)
+    with pytest.raises(td.InputError, match="no checkpoint file"):
+        td.Diffusion(CONFIG).fit(x, y, seed=1, checkpoint=tmp_path / "none", resume=True)
+
+
 def test_it_has_no_schedule_no_guidance_and_no_endless_twin(model: td.Diffusion) -> None:
     with pytest.raises(td.InputError, match="no schedule"):
         _ = model.schedule
@@ -133,8 +161,6 @@ def test_it_has_no_schedule_no_guidance_and_no_endless_twin(model: td.Diffusion)
         model.sample(5, guidance=2.0)
     with pytest.raises(td.InputError, match="own network"):
         td.distill(model)
-    with pytest.raises(td.InputError, match="no checkpoint to resume"):
-        td.Diffusion(CONFIG).fit(rows()[0], checkpoint="x.checkpoint", resume=True)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from toydiffusion.metrics import (
 )
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training import (
+    Checkpoint,
     FlatWeights,
     History,
     MirroredLoss,
@@ -225,9 +226,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path) -> None:
     for state in train(first, z, label, config):
         if state.step == 77:
             break
-    first.save(tmp_path / "half", key)
+    half = Checkpoint(tmp_path / "half", key)
+    half.save(first)
     second = TrainState.start(2, 3, config, seed=4)
-    second.resume(tmp_path / "half", key)
+    half.resume(second)
     assert second.step == 77
     for _ in train(second, z, label, config):
         pass
@@ -239,7 +241,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path) -> None:
 
     other = fingerprint(z + 1e-9, label, config, seed=4)
     with pytest.raises(InputError, match="other points, settings or seed"):
-        second.resume(tmp_path / "half", other)
+        Checkpoint(half.path, other).resume(second)
     keys = {
         key,
         other,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toydiffusion.denoisers import GaussianExpert, Stacked
+from toydiffusion.denoisers import GaussianExpert, ResidualSizes, Stacked
 from toydiffusion.distributions import GaussianMixture
 from toydiffusion.experts.config import TableConfig
 from toydiffusion.experts.mixture import Candidate, MixtureFit, fit_mixture, fold_of, rows_to_compare
-from toydiffusion.experts.networks import SIGMA_HIGH, SIGMA_LOW, FoldNetworks, train_folds
+from toydiffusion.experts.networks import SIGMA_HIGH, SIGMA_LOW, FoldNetworks, FoldState, train_folds
 from toydiffusion.experts.stack import stack
+from toydiffusion.training import Checkpoint, kept
 from toydiffusion.types import Labels, Points
 
 OUTLIER_SIGMA = 0.1
@@ -82,12 +83,20 @@ class ExpertsEvent:
 
 
 def fit_experts(
-    z: Points, label: Labels | None, config: TableConfig, *, seed: int
+    z: Points,
+    label: Labels | None,
+    config: TableConfig,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
 ) -> Iterator[ExpertsEvent | Experts]:
     """Fit the experts and stack them; yield events, and the `Experts` at the end.
 
     - `z` `(n, d)` float64: the points, standardised.
     - `label` `(n,)`: their class indices, or None.
+    - `checkpoint`: where the networks are kept while they train; see `kept`. Mixtures are fitted anew.
+    - `resume`: whether the networks go on from the checkpoint.
     """
     n, d = z.shape
     folds = min(config.folds, n)
@@ -95,6 +104,11 @@ def fit_experts(
     fine = fold_of(label, n, folds * finer, seed)
     coarse = fine % folds
     steps = config.most_steps(n)
+    classes = 1 if label is None else int(label.max()) + 1
+    sizes = ResidualSizes(folds, d, classes, config.network_width(d), config.network_edges(d))
+    state = FoldState.start(sizes, seed=seed)
+    if resume and checkpoint is not None:
+        checkpoint.resume(state)
     yield ExpertsEvent(0, steps, "mixtures")
     mixture = _mixture(z, label, fine, config.components, seed)
     single = fit_mixture(
@@ -111,20 +125,22 @@ def fit_experts(
     low = _lowest(mixture.law) if config.sigma_min is None else config.sigma_min
     trained: FoldNetworks | None = None
     if steps:
-        for trained in train_folds(
+        training = train_folds(
+            state,
             z,
             label,
             coarse,
             gaussians,
-            width=config.network_width(d),
-            edges=config.network_edges(d),
             steps=steps,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             low=max(low, SIGMA_LOW),
             seed=seed,
-        ):
-            yield ExpertsEvent(trained.steps[-1], steps, f"networks {trained.gain:+.3f}")
+        )
+        for _ in kept(training, state, checkpoint):
+            if state.step == state.looks[-1]:
+                trained = state.found()
+                yield ExpertsEvent(state.step, steps, f"networks {trained.gain:+.3f}")
     # Without a network that helps, the mixture is all there is to stack.
     useful = [trained.networks] if trained is not None and trained.gain < 0 else []
     weights = stack(
@@ -154,8 +170,8 @@ def fit_experts(
         temperature=1.0 if label is None else _temperature(mixture, z, label, fine),
         calibration=tuple(_held_out_densities(mixture, z, fine).sort().values.tolist()),
     )
-    kept = weights.weights[torch.tensor(rows)]
-    yield Experts(Stacked(mixture.law, single.law, chosen, weights.knots, kept), low, report)
+    curves = weights.weights[torch.tensor(rows)]
+    yield Experts(Stacked(mixture.law, single.law, chosen, weights.knots, curves), low, report)
 
 
 def prefers_power(

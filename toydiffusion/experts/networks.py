@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from toydiffusion.denoisers import EDM, GaussianExpert, Residuals, ResidualSizes
+from toydiffusion.errors import whole_number
+from toydiffusion.files import Archive
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.types import Labels, Points
 
@@ -45,48 +48,116 @@ class FoldNetworks:
         return float(self.held_out.min(0).values.mean())
 
 
+@dataclass
+class FoldState:
+    """Everything that training changes, for a `Checkpoint`.
+
+    - `networks`, `average`: the weights, and their average over the last steps.
+    - `best`: for each member the average at the look with its smallest held-out loss.
+    - `adam`: the optimiser of `networks`.
+    - `step`: the steps done so far.
+    - `looks`, `losses`: the steps at which the held-out loss was measured, and what it was, `(members,)`.
+    """
+
+    networks: Residuals
+    average: Residuals
+    best: Residuals
+    adam: torch.optim.Adam
+    step: int
+    looks: list[int]
+    losses: list[Tensor]
+
+    @classmethod
+    def start(cls, sizes: ResidualSizes, *, seed: int) -> FoldState:
+        """Return the state before the first step and the first look."""
+        networks = Residuals(sizes, RowNoise(seed, "residuals").generator(sizes.edges))
+        average, best = (deepcopy(networks).requires_grad_(False) for _ in range(2))
+        return cls(networks, average, best, torch.optim.Adam(networks.parameters(), fused=True), 0, [], [])
+
+    def look(self, held_out: _HeldOut) -> None:
+        """Measure the average, and keep the members that are better than ever."""
+        found = held_out.loss(self.average)
+        better = found < torch.stack(self.losses).amin(0) if self.losses else torch.ones_like(found) > 0
+        for best, now in zip(self.best.parameters(), self.average.parameters(), strict=True):
+            best[better] = now[better]
+        self.looks.append(self.step)
+        self.losses.append(found)
+
+    def found(self) -> FoldNetworks:
+        """Return the best so far."""
+        losses = torch.stack(self.losses)
+        return FoldNetworks(deepcopy(self.best), losses / losses[0] - 1, tuple(self.looks))
+
+    def archive(self) -> Archive:
+        """Return the state as tensors."""
+        tensors = {f"{part}.{name}": one for part, name, one in self._weights()}
+        for name, weight in self.networks.named_parameters():
+            moments = self.adam.state.get(weight, {})
+            tensors |= {f"{key}.{name}": moments[key] for key in _MOMENTS if moments}
+        tensors["looks"], tensors["losses"] = torch.tensor(self.looks), torch.stack(self.losses)
+        return Archive(tensors, {"step": self.step})
+
+    def take(self, archive: Archive) -> None:
+        """Become the state that `archive` gave."""
+        given = archive.tensors
+        self.step = whole_number("step", archive.metadata["step"], 0)
+        for part, name, one in self._weights():
+            one.data.copy_(given[f"{part}.{name}"].view_as(one))
+        for name, weight in self.networks.named_parameters():
+            if self.step:
+                moments = {key: given[f"{key}.{name}"].view_as(weight) for key in _MOMENTS}
+                self.adam.state[weight] = {"step": torch.tensor(float(self.step)), **moments}
+        self.looks, self.losses = given["looks"].tolist(), list(given["losses"])
+
+    def _weights(self) -> Iterator[tuple[str, str, Tensor]]:
+        for part in ("networks", "average", "best"):
+            for name, one in getattr(self, part).named_parameters():
+                yield part, name, one
+
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What torch's Adam calls the running means of the gradient and of its square."""
+
+
 def train_folds(
+    state: FoldState,
     z: Points,
     label: Labels | None,
     fold: Tensor,
     gaussians: Sequence[GaussianExpert],
     *,
-    width: int,
-    edges: int,
     steps: int,
     batch_size: int,
     learning_rate: float,
     low: float,
     seed: int,
-) -> Iterator[FoldNetworks]:
-    """Train a network for each fold on the other folds; yield what there is after each look.
+) -> Iterator[FoldState]:
+    """Carry `state` on to the last step: each member learns from the folds that are not its own.
 
-    The loss is `|F - T|^2` with the target `T = (z0 - D_G) / c_out`, at points with a noise and its opposite.
-    Each member keeps the averaged weights of the look at which the loss on its own fold was smallest. The
-    first look is before the first step, where F is 0: a network that does not help stays at 0.
+    It yields the state before the first step and after each. The loss is `|F - T|^2` with the target
+    `T = (z0 - D_G) / c_out`, at points with a noise and its opposite. Each member keeps the averaged weights
+    of the look at which the loss on its own fold was smallest. The first look is before the first step, where
+    F is 0: a network that does not help stays at 0.
+
+    The random numbers of step i depend on the seed and on i only. So an interrupted and resumed run ends with
+    the same weights.
 
     - `z` `(n, d)` float64, `label` `(n,)` or None: the points and their classes.
     - `fold` `(n,)`: the fold of each point, 0..B-1.
     - `gaussians`: for each fold the denoiser `D_G` of the Gaussian fitted without it.
     - `low`: the lowest noise level.
-    - `seed`: of weights, batches and noise.
+    - `seed`: of batches and noise.
     """
     members, d = int(fold.max()) + 1, z.shape[1]
-    classes = 1 if label is None else int(label.max()) + 1
-    sizes = ResidualSizes(members, d, classes, width, edges)
-    network = Residuals(sizes, RowNoise(seed, "residuals").generator(edges))
-    average = Residuals(sizes, torch.Generator()).requires_grad_(False)
-    average.load_state_dict(network.state_dict())
-    best = {name: value.clone() for name, value in network.state_dict().items()}
-    adam = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
-    generator = RowNoise(seed, "batches").generator(edges)
-    # Where the points of each training set are, filled up by repeating them.
+    networks = state.networks
     rows = [(fold != k).nonzero()[:, 0] for k in range(members)]
-    held = _HeldOut.of(z, label, fold, gaussians, low, RowNoise(seed, "held-out noise").generator())
-    looks, losses = [0], [held.loss(average)]
-    yield FoldNetworks(average, torch.zeros(1, members), (0,))
+    held_out = _HeldOut.of(z, label, fold, gaussians, low, RowNoise(seed, "held-out noise").generator())
+    if not state.looks:
+        state.look(held_out)
+    yield state
     single = z.float()
-    for step in range(steps):
+    while state.step < steps:
+        generator = RowNoise(seed, "batches").generator(state.step)
         pick = torch.stack([own[torch.randint(len(own), (batch_size,), generator=generator)] for own in rows])
         strata = torch.rand(members, batch_size, generator=generator).argsort(1)
         u = (strata + torch.rand(members, batch_size, generator=generator)) / batch_size
@@ -97,27 +168,23 @@ def train_folds(
         noise = sigma[..., None] * eps
         noisy, level = torch.cat([clean + noise, clean - noise], 1), sigma.repeat(1, 2)
         target = _target(gaussians, clean.repeat(1, 2, 1), noisy, level, kind)
-        loss = (network(noisy, level, kind) - target).square().mean((1, 2)).sum()
-        adam.zero_grad(set_to_none=False)
+        loss = (networks(noisy, level, kind) - target).square().mean((1, 2)).sum()
+        state.adam.zero_grad(set_to_none=False)
         loss.backward()
-        falling = (steps - step) / steps
-        for group in adam.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / _WARM_UP) * falling
-        adam.step()
+        falling = (steps - state.step) / steps
+        for group in state.adam.param_groups:
+            group["lr"] = learning_rate * min(1.0, (state.step + 1) / _WARM_UP) * falling
+        state.adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(average.parameters()), list(network.parameters()), 1 / (1 + _AVERAGING * step)
+                list(state.average.parameters()),
+                list(networks.parameters()),
+                1 / (1 + _AVERAGING * state.step),
             )
-        if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
-            found = held.loss(average)
-            better = found < torch.stack(losses).min(0).values
-            for name, value in average.state_dict().items():
-                best[name][better] = value[better]
-            looks.append(step + 1)
-            losses.append(found)
-            kept = Residuals(sizes, torch.Generator()).requires_grad_(False)
-            kept.load_state_dict(best)
-            yield FoldNetworks(kept, torch.stack(losses) / losses[0] - 1, tuple(looks))
+        state.step += 1
+        if state.step % max(1, steps // _LOOKS) == 0 or state.step == steps:
+            state.look(held_out)
+        yield state
 
 
 def _levels(u: Tensor, low: float) -> Tensor:

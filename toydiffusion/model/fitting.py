@@ -21,8 +21,16 @@ from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.tables import Table, check_for_fit, default_columns
-from toydiffusion.training import History, TrainConfig, TrainState, check_checkpoint, fingerprint, run
-from toydiffusion.types import Denoiser, FloatArray, Points
+from toydiffusion.training import (
+    Checkpoint,
+    History,
+    TrainConfig,
+    TrainState,
+    check_checkpoint,
+    fingerprint,
+    run,
+)
+from toydiffusion.types import Denoiser, FloatArray, Labels, Points
 
 
 def fit(
@@ -66,10 +74,18 @@ def fit(
 
 
 class _Keeping(NamedTuple):
-    """The checkpoint, if there is one, and whether to go on from it."""
+    """The file of the checkpoint, if there is one, and whether to go on from it."""
 
-    checkpoint: str | os.PathLike[str] | None
+    path: str | os.PathLike[str] | None
     resume: bool
+
+    def checkpoint(
+        self, z: Points, label: Labels | None, config: TrainConfig | TableConfig, seed: int
+    ) -> Checkpoint | None:
+        """Return the checkpoint of these points and settings, or None without a file."""
+        if self.path is None:
+            return None
+        return Checkpoint(self.path, fingerprint(z, label, config, seed=seed))
 
 
 class _Found(NamedTuple):
@@ -90,12 +106,12 @@ def _fit_network(
     check_for_fit(table)
     codec = Codec.fit(table, standardize=config.standardize)
     z, label = codec.to_z(table), codec.table_index(table)
-    key = fingerprint(z, label, config, seed=seed)
+    checkpoint = keeping.checkpoint(z, label, config, seed)
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
-    if keeping.resume and keeping.checkpoint is not None:
-        state.resume(keeping.checkpoint, key)
+    if keeping.resume and checkpoint is not None:
+        checkpoint.resume(state)
     with bar("training", config.total_steps(len(z), codec.num_classes), progress) as move:
-        for event in run(state, z, label, config, key=key, checkpoint=keeping.checkpoint):
+        for event in run(state, z, label, config, checkpoint):
             if event.step % 10 == 0 or event.step == event.steps:
                 move(event.step, f"loss {event.loss:.4f}")
     prior = Prior(moments(z, label), config.sigma_max)
@@ -105,16 +121,13 @@ def _fit_network(
 def _fit_experts(
     table: Table, config: TableConfig, seed: int, progress: bool | None, keeping: _Keeping
 ) -> _Found:
-    """Fit a mixture and networks, and stack them. It takes seconds, so there is no checkpoint."""
-    if keeping.resume:
-        raise InputError(
-            "a model for tables has no checkpoint to resume: fit it again, which gives the same model"
-        )
+    """Fit a mixture and networks, and stack them."""
     codec, points = _table_codec(table, config, seed)
     z, label = codec.to_z(replace(table, points=points)), codec.table_index(table)
     found: Experts | None = None
     with bar("fitting", max(1, config.most_steps(len(z))), progress) as move:
-        for event in fit_experts(z, label, config, seed=seed):
+        checkpoint = keeping.checkpoint(z, label, config, seed)
+        for event in fit_experts(z, label, config, seed=seed, checkpoint=checkpoint, resume=keeping.resume):
             if isinstance(event, Experts):
                 found = event
             else:
@@ -236,7 +249,7 @@ def fit_endless(model: FittedModel, truth: Distribution) -> Denoiser:
     assert config.batch_size is not None
     z, label = truth.rows(0, config.steps * config.batch_size, seed=model.provenance.seed + 1)
     state = TrainState.start(model.dim, classes, config, seed=model.provenance.seed)
-    for _ in run(state, z, label if classes > 1 else None, config, key="endless"):
+    for _ in run(state, z, label if classes > 1 else None, config):
         pass
     network: Network = deepcopy(state.trained).cpu().double().requires_grad_(False)
     return network

@@ -1,19 +1,22 @@
 """Training a network to denoise, one step at a time, interruptible and resumable.
 
-`TrainConfig` is the one page of defaults. `run` trains and keeps a checkpoint, and `train` takes the steps.
+`TrainConfig` is the one page of defaults. `run` trains and keeps a `Checkpoint`, and `train` takes the steps.
 `denoising_loss` is the one formula they minimise, and `MirroredLoss` its gradient.
 """
 
+from toydiffusion.training.checkpoint import Checkpoint, Resumable, check_checkpoint, fingerprint, kept
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.gradient import FlatWeights, MirroredLoss
 from toydiffusion.training.loop import TrainEvent, TrainingError, run, train
 from toydiffusion.training.loss import denoising_loss, expected_loss
-from toydiffusion.training.state import History, TrainState, build, check_checkpoint, fingerprint
+from toydiffusion.training.state import History, TrainState, build
 
 __all__ = [
+    "Checkpoint",
     "FlatWeights",
     "History",
     "MirroredLoss",
+    "Resumable",
     "TrainConfig",
     "TrainEvent",
     "TrainState",
@@ -23,6 +26,7 @@ __all__ = [
     "denoising_loss",
     "expected_loss",
     "fingerprint",
+    "kept",
     "run",
     "train",
 ]

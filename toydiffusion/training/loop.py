@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from time import monotonic
 
 import torch
 from torch import Tensor
 
 from toydiffusion.errors import InputError
 from toydiffusion.row_noise import RowNoise
+from toydiffusion.training.checkpoint import Checkpoint, kept
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.gradient import MirroredLoss
 from toydiffusion.training.loss import expected_loss
@@ -136,69 +132,19 @@ def run(
     z: Points,
     label: Labels | None,
     config: TrainConfig,
-    *,
-    key: str,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[TrainEvent]:
-    """Train to the end, and yield an event after each step.
+    """Train to the end, and yield an event after each step; see `kept` for interruptions.
 
-    - `key`: the `fingerprint` of data and settings, kept in the checkpoint.
-    - `checkpoint`: the file to write every half minute, at the end, and on `KeyboardInterrupt`.
-
-    Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
+    - `checkpoint`: the file to go on from later.
     """
     steps = config.total_steps(len(z), state.weights.network.num_classes)
-    saved = monotonic()
     threads = torch.get_num_threads()
     # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
     # differently: with one, the weights do not depend on the thread count.
     torch.set_num_threads(1)
     try:
-        with _between_steps() as stop_if_asked:
-            for _ in train(state, z, label, config):
-                yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
-                try:
-                    stop_if_asked()
-                except KeyboardInterrupt:
-                    if checkpoint is not None:
-                        state.save(checkpoint, key)
-                    raise
-                if checkpoint is not None and monotonic() - saved > 30:
-                    state.save(checkpoint, key)
-                    saved = monotonic()
-            if checkpoint is not None:
-                state.save(checkpoint, key)
-            stop_if_asked()
+        for _ in kept(train(state, z, label, config), state, checkpoint):
+            yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _between_steps() -> Iterator[Callable[[], None]]:
-    """Hold the first Ctrl-C back, which could tear a step in two; yield a function that lets it through.
-
-    The second one is not held back. It interrupts a step or the writing of a checkpoint, and then an older
-    checkpoint stays as it was.
-    """
-    asked: list[int] = []
-
-    def hold(number: int, _: object) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-
-    def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A handler of Python's is there to raise KeyboardInterrupt; others, such as "ignore", stay.
-            if callable(signal.getsignal(number)):
-                handlers[number] = signal.signal(number, hold)
-    try:
-        yield stop_if_asked
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

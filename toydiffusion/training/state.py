@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from toydiffusion.denoisers import Network, preconditioning
-from toydiffusion.errors import InputError, shown, whole_number
-from toydiffusion.files import Archive, check_target
+from toydiffusion.errors import InputError, whole_number
+from toydiffusion.files import Archive
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.gradient import FlatWeights
-from toydiffusion.types import Labels, Points
 from toydiffusion.views import data_frame
 
 if TYPE_CHECKING:
@@ -65,7 +61,7 @@ class History:
 
 @dataclass
 class TrainState:
-    """Everything that training changes; `train` carries it forward, `save` and `resume` keep it in a file.
+    """Everything that training changes; `train` carries it forward, and a `Checkpoint` keeps it in a file.
 
     - `weights`, `average`: those of the network, and their average over the last steps.
     - `moments` `(2, size)`: the running means of the gradient and of its square (Adam).
@@ -104,30 +100,15 @@ class TrainState:
             self.average.values.copy_(self.best)
         return self.average.network
 
-    def save(self, path: str | os.PathLike[str], fingerprint: str) -> None:
-        """Write a checkpoint; `fingerprint` says which data and settings it belongs to."""
+    def archive(self) -> Archive:
+        """Return everything that training changes, for a `Checkpoint`."""
         tensors = {"weights": self.weights.values, "average": self.average.values, "moments": self.moments}
         if self.best is not None:
             tensors["best"] = self.best
-        tensors |= self.history.tensors()
-        metadata = {"step": self.step, "seed": self.seed, "fingerprint": fingerprint}
-        Archive(tensors, metadata).write(path, "checkpoint")
+        return Archive(tensors | self.history.tensors(), {"step": self.step, "seed": self.seed})
 
-    def resume(self, path: str | os.PathLike[str], fingerprint: str) -> None:
-        """Go on from a checkpoint of the same data and settings; another one is an `InputError`."""
-        archive = Archive.read(path, "checkpoint")
-        if archive.metadata.get("fingerprint") != fingerprint:
-            raise InputError(
-                f"checkpoint {shown(str(path))} belongs to other points, settings or seed; "
-                "remove it or train without resuming"
-            )
-        try:
-            self._take(archive)
-        except (InputError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"checkpoint {shown(str(path))} cannot be resumed: {reason}") from None
-
-    def _take(self, archive: Archive) -> None:
+    def take(self, archive: Archive) -> None:
+        """Become the state that `archive` gave."""
         own = {"weights": self.weights.values, "average": self.average.values, "moments": self.moments}
         for name, tensor in own.items():
             given = archive.tensors[name]
@@ -143,19 +124,6 @@ class TrainState:
             raise InputError(f"{self.step} steps, but {len(self.loss)} losses")
 
 
-def check_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Raise `InputError` unless a checkpoint can be put at `path` without the loss of another file."""
-    check_target(path)
-    if os.path.exists(path):
-        try:
-            Archive.read(path, "checkpoint")
-        except InputError as error:
-            raise InputError(
-                f"the checkpoint would replace {shown(str(path))}, which is not one of ours ({error}); "
-                "move that file away"
-            ) from None
-
-
 def build(dim: int, num_classes: int, config: TrainConfig, *, seed: int) -> Network:
     """Return the untrained network of this configuration, on the CPU."""
     return Network(
@@ -168,12 +136,3 @@ def build(dim: int, num_classes: int, config: TrainConfig, *, seed: int) -> Netw
         preconditioning=preconditioning(config.preconditioning),
         generator=RowNoise(seed, "network").generator(),
     )
-
-
-def fingerprint(z: Points, label: Labels | None, config: TrainConfig, *, seed: int) -> str:
-    """Return a digest of all that decides the trained weights: points, labels, settings, seed."""
-    digest = hashlib.sha256(json.dumps([asdict(config), seed, list(z.shape)]).encode())
-    digest.update(z.double().numpy().tobytes())
-    if label is not None:
-        digest.update(label.numpy().tobytes())
-    return digest.hexdigest()

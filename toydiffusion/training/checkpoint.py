@@ -1,0 +1,147 @@
+"""Checkpoints: what an interrupted training leaves in a file, and how another goes on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from toydiffusion.errors import InputError, shown
+from toydiffusion.files import Archive, check_target
+from toydiffusion.types import Labels, Points
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Step = TypeVar("Step")
+_SECONDS = 30
+"""How often a checkpoint is written."""
+
+
+class Resumable(Protocol):
+    """What training changes, as a file holds it."""
+
+    def archive(self) -> Archive:
+        """Return everything that changes, as tensors and metadata."""
+        ...
+
+    def take(self, archive: Archive) -> None:
+        """Become what `archive` gave, or raise an error."""
+        ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in a file.
+
+    - `path`: the file.
+    - `fingerprint`: which data and settings it belongs to; see `fingerprint`.
+    """
+
+    path: str | os.PathLike[str]
+    fingerprint: str
+
+    def save(self, state: Resumable) -> None:
+        """Write the state, complete or not at all."""
+        archive = state.archive()
+        metadata = {**archive.metadata, "fingerprint": self.fingerprint}
+        Archive(archive.tensors, metadata).write(self.path, "checkpoint")
+
+    def resume(self, state: Resumable) -> None:
+        """Put the file's content into the state; one of other data or settings is an `InputError`."""
+        archive = Archive.read(self.path, "checkpoint")
+        if archive.metadata.get("fingerprint") != self.fingerprint:
+            raise InputError(
+                f"checkpoint {shown(str(self.path))} belongs to other points, settings or seed; "
+                "remove it or train without resuming"
+            )
+        try:
+            state.take(archive)
+        except (InputError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"checkpoint {shown(str(self.path))} cannot be resumed: {reason}") from None
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` unless a checkpoint can be put at `path` without the loss of another file."""
+    check_target(path)
+    if os.path.exists(path):
+        try:
+            Archive.read(path, "checkpoint")
+        except InputError as error:
+            raise InputError(
+                f"the checkpoint would replace {shown(str(path))}, which is not one of ours ({error}); "
+                "move that file away"
+            ) from None
+
+
+def fingerprint(z: Points, label: Labels | None, config: DataclassInstance, *, seed: int) -> str:
+    """Return a digest of all that decides the trained weights: points, labels, settings, seed."""
+    digest = hashlib.sha256(json.dumps([asdict(config), seed, list(z.shape)]).encode())
+    digest.update(z.double().numpy().tobytes())
+    if label is not None:
+        digest.update(label.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def kept(steps: Iterator[Step], state: Resumable, checkpoint: Checkpoint | None) -> Iterator[Step]:
+    """Yield from `steps`; write a checkpoint every half minute, at the end, and on `KeyboardInterrupt`.
+
+    Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
+
+    - `steps`: what carries `state` forward, and yields after each step.
+    """
+    saved = monotonic()
+    with _between_steps() as stop_if_asked:
+        for step in steps:
+            yield step
+            try:
+                stop_if_asked()
+            except KeyboardInterrupt:
+                if checkpoint is not None:
+                    checkpoint.save(state)
+                raise
+            if checkpoint is not None and monotonic() - saved > _SECONDS:
+                checkpoint.save(state)
+                saved = monotonic()
+        if checkpoint is not None:
+            checkpoint.save(state)
+        stop_if_asked()
+
+
+@contextmanager
+def _between_steps() -> Iterator[Callable[[], None]]:
+    """Hold the first Ctrl-C back, which could tear a step in two; yield a function that lets it through.
+
+    The second one is not held back. It interrupts a step or the writing of a checkpoint, and then an older
+    checkpoint stays as it was.
+    """
+    asked: list[int] = []
+
+    def hold(number: int, _: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A handler of Python's is there to raise KeyboardInterrupt; others, such as "ignore", stay.
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, hold)
+    try:
+        yield stop_if_asked
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
