@@ -204,3 +204,21 @@ def test_the_command_takes_bounds(run, refused, folder):
         ("share=0.5:1", ["'share'", "not between its bounds"]),
     ):
         refused(f"{start}{given} --preset table", words)
+
+
+def test_the_command_takes_steps_of_the_grid(run, refused, folder):
+    x = np.random.default_rng(0).normal(size=(60, 2)).round(3)
+    x[:, 0] = x[:, 0].round()
+    np.savetxt(folder / "points.csv", x, delimiter=",", header="a,b", comments="")
+    assert run("fit points.csv --preset table --grid a=0.5,b=0 --out model.safetensors")[0] == 0
+    assert td.load(folder / "model.safetensors").fitted.codec.cells.step.tolist() == [0.5, 0.0]
+    start = "fit points.csv --out other.safetensors --grid "
+    refused(start + "a=1", ["--grid needs --preset table"])
+    for given, words in (
+        ("a", ["NAME=0.5", "'a'"]),
+        ("a=x", ["NAME=0.5", "'a=x'"]),
+        ("c=1", ["no column 'c'"]),
+        ("a=-1", ["step of the grid", "-1"]),
+        ("b=0.5", ["'b'", "0.5"]),
+    ):
+        refused(f"{start}{given} --preset table", words)

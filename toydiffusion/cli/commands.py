@@ -9,10 +9,10 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
 import typer
@@ -196,6 +196,16 @@ def fit(
             metavar="BOUNDS",
         ),
     ] = None,
+    grid: Annotated[
+        str | None,
+        flag(
+            str,
+            "The step to which the values of columns are rounded, as NAME=STEP, separated by commas; 0 for "
+            "values that are not rounded. Only with --preset table.",
+            metavar="STEPS",
+            default="found in the columns",
+        ),
+    ] = None,
     seed: Annotated[int, flag(int, "Same seed, same model.")] = 0,
     preset: Annotated[
         str,
@@ -235,10 +245,13 @@ def fit(
             raise InputError(f"{name} is no setting of preset {preset!r}: {nearest(name, known)}")
     config = replace(recipe.config, **settings)
     table = tables.read(points, columns=_names(columns), label_column=label_column)
-    if bounds is not None:
-        if not isinstance(config, TableConfig):
-            raise InputError("--bounds needs --preset table")
-        config = replace(config, bounds=tuple(_bounds(bounds, table)))
+    if isinstance(config, TableConfig):
+        ends = _by_column(bounds, table, "--bounds", "NAME=0:1 or NAME=0:", _ends)
+        steps = _by_column(grid, table, "--grid", "NAME=0.5 or NAME=0", float)
+        config = replace(config, bounds=ends, steps_of_grid=steps)
+    for option, given in (("--bounds", bounds), ("--grid", grid)):
+        if given is not None and not isinstance(config, TableConfig):
+            raise InputError(f"{option} needs --preset table")
     model = Diffusion(config, recipe.sampling)
     _stop_if_asked()
     try:
@@ -263,25 +276,39 @@ def _check_model_file(out: Path) -> None:
     check_target(out)
 
 
-def _bounds(text: str, table: tables.Table) -> list[tuple[float | None, float | None] | None]:
-    """Return the bounds of each column of the table, from words such as `age=0:120,income=0:`."""
+_Value = TypeVar("_Value")
+
+
+def _by_column(
+    text: str | None, table: tables.Table, option: str, like: str, read: Callable[[str], _Value]
+) -> tuple[_Value | None, ...] | None:
+    """Return what an option says of each column, from words such as `age=0:120,income=0:`, if it is given.
+
+    - `option`: its name, and `like` what its words are like.
+    - `read`: from what follows `=` to a value. It raises `ValueError` where it cannot.
+    """
+    if text is None:
+        return None
     names = list(table.columns or tables.default_columns(table.points.shape[1]))
-    found: list[tuple[float | None, float | None] | None] = [None] * len(names)
+    found: list[_Value | None] = [None] * len(names)
     for word in _names(text) or []:
-        name, equals, ends = word.rpartition("=")
-        low, colon, high = ends.partition(":")
+        name, equals, value = word.rpartition("=")
         try:
-            pair = tuple(float(end) if end.strip() else None for end in (low, high))
+            given = read(value)
         except ValueError:
-            pair = ()
-        if not equals or not colon or len(pair) != 2:
-            raise InputError(
-                f"--bounds must be like NAME=0:1 or NAME=0:, separated by commas, got {shown(word)}"
-            )
+            equals = ""
+        if not equals:
+            raise InputError(f"{option} must be like {like}, separated by commas, got {shown(word)}")
         if name not in names:
-            raise InputError(f"--bounds: {table.source} has no column {shown(name)}: {nearest(name, names)}")
-        found[names.index(name)] = pair
-    return found
+            raise InputError(f"{option}: {table.source} has no column {shown(name)}: {nearest(name, names)}")
+        found[names.index(name)] = given
+    return tuple(found)
+
+
+def _ends(text: str) -> tuple[float | None, float | None]:
+    """Return the numbers of `0:1`, `0:` or `:1`."""
+    low, high = text.split(":")
+    return float(low) if low.strip() else None, float(high) if high.strip() else None
 
 
 def _names(text: str | None) -> list[str] | None:
