@@ -1,15 +1,32 @@
-"""Independent pieces of work, each in a thread of its own."""
+"""Small work in one thread, and independent pieces of work, each in a thread of its own."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
 from toydiffusion.devices import CPU
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread for a while.
+
+    Small operations gain little from a second thread and lose much on a busy machine, where each waits for
+    the other. They also round differently: with one, results do not depend on the thread count.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

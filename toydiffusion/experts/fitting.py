@@ -14,6 +14,7 @@ from toydiffusion.experts.config import TableConfig
 from toydiffusion.experts.mixture import Candidate, MixtureFit, fit_mixture, fold_of, rows_to_compare
 from toydiffusion.experts.networks import SIGMA_HIGH, SIGMA_LOW, FoldNetworks, FoldState, train_folds
 from toydiffusion.experts.stack import stack
+from toydiffusion.threads import one_thread
 from toydiffusion.training import Checkpoint, kept
 from toydiffusion.types import Labels, Points
 
@@ -137,10 +138,11 @@ def fit_experts(
             low=max(low, SIGMA_LOW),
             seed=seed,
         )
-        for _ in kept(training, state, checkpoint):
-            if state.step == state.looks[-1]:
-                trained = state.found()
-                yield ExpertsEvent(state.step, steps, f"networks {trained.gain:+.3f}")
+        with one_thread():
+            for _ in kept(training, state, checkpoint):
+                if state.step == state.looks[-1]:
+                    trained = state.found()
+                    yield ExpertsEvent(state.step, steps, f"networks {trained.gain:+.3f}")
     # Without a network that helps, the mixture is all there is to stack.
     useful = [trained.networks] if trained is not None and trained.gain < 0 else []
     weights = stack(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.tables import Table, check_for_fit, default_columns
+from toydiffusion.threads import one_thread
 from toydiffusion.training import (
     Checkpoint,
     History,
@@ -31,6 +33,9 @@ from toydiffusion.training import (
     run,
 )
 from toydiffusion.types import Denoiser, FloatArray, Labels, Points
+
+_FEW = 4000
+"""Up to so many rows a second thread does not pay for the mixtures."""
 
 
 def fit(
@@ -53,7 +58,8 @@ def fit(
         check_checkpoint(checkpoint)
     keeping = _Keeping(checkpoint, resume)
     if isinstance(config, TableConfig):
-        found = _fit_experts(table, config, seed, progress, keeping)
+        with one_thread() if len(table.points) <= _FEW else nullcontext():
+            found = _fit_experts(table, config, seed, progress, keeping)
     else:
         found = _fit_network(table, config, seed, progress, keeping)
     return FittedModel(

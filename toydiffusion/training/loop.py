@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toydiffusion.errors import InputError
 from toydiffusion.row_noise import RowNoise
+from toydiffusion.threads import one_thread
 from toydiffusion.training.checkpoint import Checkpoint, kept
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.gradient import MirroredLoss
@@ -139,12 +140,6 @@ def run(
     - `checkpoint`: the file to go on from later.
     """
     steps = config.total_steps(len(z), state.weights.network.num_classes)
-    threads = torch.get_num_threads()
-    # Layers this small gain nothing from a second thread, lose much on a busy machine, and round
-    # differently: with one, the weights do not depend on the thread count.
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for _ in kept(train(state, z, label, config), state, checkpoint):
             yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
-    finally:
-        torch.set_num_threads(threads)
