@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The networks are small: one thread a process is fastest, and pytest-xdist has the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check mutants docs dist lab lab-check lowest benchmark bench peers benchmark-tables clean
+.PHONY: demo test check faults mutants docs dist lab lab-check lowest benchmark bench peers benchmark-tables clean
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) toydiffusion/__init__.py
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ check: $(VENV)/installed  ## format, lint, types, layers
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_package.py
+
+faults: $(VENV)/installed  ## every kind of kill at 20 random moments; `make test` does two of each
+	$(BIN)/pytest tests/test_faults.py --kills 20
 
 mutants: $(VENV)/installed web/node_modules/.package-lock.json  ## one-line errors, each of which a test must catch
 	$(BIN)/python tests/mutants.py

@@ -15,6 +15,10 @@ if hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
     import pretend_gpu  # noqa: F401
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how often tests/test_faults.py kills")
+
+
 @pytest.fixture
 def run(folder, capsys, monkeypatch):
     """Return a function that runs a command in the folder and returns exit code, output and errors."""

@@ -134,3 +134,13 @@ def printable(text: str) -> str:
     'size \\x1b[2J'
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def plain(text: object) -> str:
+    """Return the first line of a text without its final period, control characters escaped.
+
+    >>> plain("bad \\x1b[2J cell.\\nmore")
+    'bad \\\\x1b[2J cell'
+    """
+    line = str(text).partition("\n")[0].rstrip(". ")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

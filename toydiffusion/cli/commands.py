@@ -9,7 +9,8 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -26,6 +27,18 @@ from toydiffusion.distillation import distill as students_of
 from toydiffusion.errors import InputError, nearest, printable, shown, whole_number
 from toydiffusion.experts import TableConfig
 from toydiffusion.files import check_target, file_digest
+from toydiffusion.jobs import (
+    Executor,
+    Local,
+    OnRay,
+    Tally,
+    WorkerError,
+    log_prob_columns,
+    log_prob_rows,
+    sample_columns,
+)
+from toydiffusion.jobs import log_prob as log_prob_shards
+from toydiffusion.jobs import sample as sample_shards
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.training import TrainConfig, TrainingError, check_checkpoint
@@ -93,7 +106,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except MemoryError:
         return _fail("error: out of memory", 1)
-    except (OSError, TrainingError) as error:
+    except (OSError, TrainingError, WorkerError) as error:
         return _fail(f"error: {error}", 1)
     finally:
         for number, handler in handlers.items():
@@ -145,6 +158,30 @@ OnBad: TypeAlias = Annotated[
         "Rows with missing or infinite numbers: raise stops with an error, skip leaves them out.",
         choices=tables.ON_BAD,
     ),
+]
+
+
+_SHARDS = "or a folder of many .parquet files, if it ends in a slash or is one."
+Workers: TypeAlias = Annotated[
+    int | None,
+    flag(
+        int,
+        "Processes that compute at once, for a folder.",
+        default="one for each processor",
+    ),
+]
+Cluster: TypeAlias = Annotated[
+    str | None,
+    flag(
+        str,
+        "Compute on Ray, for a folder: local starts it here, HOST:PORT joins a cluster.",
+        metavar="ADDRESS",
+        default="processes of this machine",
+    ),
+]
+ShardRows: TypeAlias = Annotated[
+    int | None,
+    flag(int, "Rows in each file, for a folder.", default="about a 64th of all"),
 ]
 
 
@@ -329,7 +366,7 @@ def _names(text: str | None) -> list[str] | None:
 def sample(
     model: Model,
     n: Annotated[int, flag(int, "How many points.", "-n")],
-    out: Annotated[Path, flag(Path, "Where the points go: .csv, .parquet or .npy.")],
+    out: Annotated[str, flag(str, f"Where the points go: .csv, .parquet or .npy, {_SHARDS}", metavar="FILE")],
     settings: dict[str, Any],
     label: Annotated[
         str | None,
@@ -341,31 +378,88 @@ def sample(
     ] = 0,
     batch_size: Annotated[int, flag(int, "Points in memory at once.")] = 8192,
     device: Annotated[str, flag(str, _DEVICE)] = "auto",
+    workers: Workers = None,
+    cluster: Cluster = None,
+    shard_rows: ShardRows = None,
 ) -> None:
     """Sample new points from a model into a table.
 
     The columns are called as in training. A model with labels adds a column of labels. The points are written
     in blocks, so any number of them fits in memory.
+
+    A folder gets many files, part-000000.parquet and so on. The same command again skips those that are
+    finished, so it goes on after a kill, with any number of workers.
     """
     loaded = load(model)
-    codec = loaded.fitted.codec
-    _check_not_the_source(out, loaded)
+    n = whole_number("-n", n, 1)
+    wanted = None if label is None else _class_called(label, loaded, model)
+    sampling = replace(loaded.sampling, **settings) if settings else None
+    if _is_folder(out):
+        with _warnings_told():
+            made = sample_shards(
+                model,
+                n,
+                out,
+                label=wanted,
+                sampling=sampling,
+                seed=seed,
+                first_row=first_row,
+                shard_rows=shard_rows,
+                batch_size=batch_size,
+                device="cpu" if device == "auto" else device,
+                executor=_executor(workers, cluster),
+                progress=None,
+            )
+        typer.echo(f"wrote {made.rows:,} points to {len(made.shards):,} files in {out}")
+        return
+    _check_one_file(workers, cluster, shard_rows)
+    file = Path(out)
+    _check_not_the_source(file, loaded)
     blocks = loaded.sample_blocks(
-        whole_number("-n", n, 1),
-        None if label is None else _class_called(label, loaded, model),
-        sampling=replace(loaded.sampling, **settings) if settings else None,
+        n,
+        wanted,
+        sampling=sampling,
         seed=seed,
         first_row=first_row,
         batch_size=batch_size,
         device=device,
         progress=None,
     )
-    columns = codec.names, codec.label_name, codec.classes
-    with tables.Writer(out, *columns, whole=codec.whole, protect=[model]) as writer:
+    names, label_column, classes, whole = sample_columns(loaded)
+    with tables.Writer(file, names, label_column, classes, whole=whole, protect=[model]) as writer:
         for points, labels in blocks:
             writer.write(points, labels)
             _stop_if_asked()
     typer.echo(f"wrote {n:,} points to {out}")
+
+
+def _is_folder(out: str) -> bool:
+    """Whether shards are asked for: a place that ends in a slash, a folder that exists, or a URI."""
+    return out.endswith(("/", os.sep)) or "://" in out or os.path.isdir(out)
+
+
+def _check_one_file(workers: int | None, cluster: str | None, shard_rows: int | None) -> None:
+    """Raise `InputError` for options that only a folder has a use for."""
+    for option, given in (("--workers", workers), ("--cluster", cluster), ("--shard-rows", shard_rows)):
+        if given is not None:
+            raise InputError(f"{option} needs a folder of files: end --out in a slash")
+
+
+def _executor(workers: int | None, cluster: str | None) -> Executor:
+    """Return what computes shards."""
+    if cluster is None:
+        return Local(workers)
+    return OnRay(None if cluster == "local" else cluster, workers)
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Print warnings of the block, once it is done, as those of the program."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for one in found:
+        _warn(str(one.message))
 
 
 def _check_not_the_source(out: Path, model: Diffusion) -> None:
@@ -483,8 +577,17 @@ def report(
 )
 def log_prob(
     model: Model,
-    points: Table,
-    out: Annotated[Path, flag(Path, "Where the log-densities go: .csv, .parquet or .npy.")],
+    points: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="POINTS",
+            help="A table of points: .csv, .parquet or .npy. With a folder as --out also several, or "
+            "folders.",
+        ),
+    ],
+    out: Annotated[
+        str, flag(str, f"Where the log-densities go: .csv, .parquet or .npy, {_SHARDS}", metavar="FILE")
+    ],
     label: Annotated[
         str | None,
         flag(
@@ -518,6 +621,9 @@ def log_prob(
         int | None, flag(int, "Points computed at once.", default="8192 in two columns, fewer in more")
     ] = None,
     device: Annotated[str, flag(str, _DEVICE)] = "auto",
+    workers: Workers = None,
+    cluster: Cluster = None,
+    shard_rows: ShardRows = None,
 ) -> None:
     """Compute log-densities with error bars, and class probabilities.
 
@@ -532,33 +638,57 @@ def log_prob(
     """
     if label is not None and label_column is not None:
         raise InputError("--label asks for one class for all points, --label-column for their own; give one")
-    tables.check_suffix(out)
-    check_target(out)
+    if _is_folder(out):
+        loaded = load(model)
+        with _warnings_told():
+            made = log_prob_shards(
+                model,
+                points,
+                out,
+                label=None if label is None else _class_called(label, loaded, model),
+                label_column=label_column,
+                on_bad=on_bad,
+                tolerance=tolerance,
+                shard_rows=shard_rows,
+                batch_size=batch_size,
+                device="cpu" if device == "auto" else device,
+                executor=_executor(workers, cluster),
+                progress=None,
+            )
+        _tell(made.rows, made.tally, tolerance, f"{len(made.shards):,} files in {out}")
+        return
+    _check_one_file(workers, cluster, shard_rows)
+    if len(points) != 1 or points[0].is_dir():
+        raise InputError(
+            "a folder, or more than one table, needs a folder for the answers: end --out in a slash"
+        )
+    file, source = Path(out), points[0]
+    tables.check_suffix(file)
+    check_target(file)
     loaded = load(model)
     wanted = None if label is None else _class_called(label, loaded, model)
-    table = tables.read(points, columns=loaded.columns, label_column=label_column, on_bad=on_bad)
+    table = tables.read(source, columns=loaded.columns, label_column=label_column, on_bad=on_bad)
     _stop_if_asked()
-    _check_not_the_source(out, loaded)
+    _check_not_the_source(file, loaded)
     blocks = loaded.log_prob_blocks(
         table, wanted, tolerance=tolerance, batch_size=batch_size, device=device, progress=None
     )
-    names = [f"p_{word}" for word in _class_words(loaded)]
-    missed, worst = 0, 0.0
-    columns = ["log_density", "log_density_total_error", *names]
-    with tables.Writer(out, columns, protect=[model, points]) as writer:
-        for density, probabilities in blocks:
-            parts = [density.value[:, None], density.total_error[:, None]]
-            parts += [] if probabilities is None else [probabilities]
-            writer.write(np.concatenate(parts, axis=1))
+    tally = Tally(skipped=int(table.missing.sum()))
+    with tables.Writer(file, log_prob_columns(loaded).names, protect=[model, source]) as writer:
+        for rows, _ in log_prob_rows(blocks, tally):
+            writer.write(rows)
             _stop_if_asked()
-            missed += int((~density.met).sum())
-            worst = max(worst, float(density.error[~density.met].max(initial=0.0)))
-    skipped = int(table.missing.sum())
-    if missed:
+    _tell(len(table.points), tally, tolerance, out)
+
+
+def _tell(rows: int, tally: Tally, tolerance: float | None, where: str) -> None:
+    """Say where log-densities went, and which of them are not as good as asked for."""
+    if tally.missed:
         asked = TOLERANCE if tolerance is None else tolerance
-        _warn(f"points that missed the tolerance of {asked:g}: {missed:,}; largest error {worst:.2g} nats")
-    beside = f", {skipped:,} of them empty" if skipped else ""
-    typer.echo(f"wrote the log-densities of {len(table.points):,} points to {out}{beside}")
+        found = f"{tally.missed:,}; largest error {tally.worst:.2g} nats"
+        _warn(f"points that missed the tolerance of {asked:g}: {found}")
+    beside = f", {tally.skipped:,} of them empty" if tally.skipped else ""
+    typer.echo(f"wrote the log-densities of {rows:,} points to {where}{beside}")
 
 
 @app.command("score", cls=Command, hidden=True, help="The old name of log-prob.")

@@ -34,6 +34,9 @@ def _reader(kind: type[int | float], needed: str) -> Callable[[str], float]:
         try:
             return kind(text)
         except ValueError:
+            large = kind is int and re.fullmatch(r"[0-9]+(\.[0-9]+)?[eE][0-9]{1,2}", text)
+            if large and float(text) % 1 == 0:  # such as 1e9
+                return int(float(text))
             raise typer.BadParameter(f"found {text!r}, {needed} is needed") from None
 
     return read

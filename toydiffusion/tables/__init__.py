@@ -9,7 +9,7 @@ from toydiffusion.tables.columns import ON_BAD, check_suffix
 from toydiffusion.tables.frames import from_frame
 from toydiffusion.tables.labels import label_words
 from toydiffusion.tables.names import choose_columns, default_columns, label_name, names_of
-from toydiffusion.tables.reading import read
+from toydiffusion.tables.reading import count_rows, read
 from toydiffusion.tables.table import Table, check_for_fit
 from toydiffusion.tables.writing import Writer, check_not_same
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_not_same",
     "check_suffix",
     "choose_columns",
+    "count_rows",
     "default_columns",
     "from_frame",
     "label_name",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from toydiffusion.errors import InputError, choice, nearest, shown
+from toydiffusion.errors import InputError, choice, nearest, plain, shown
 from toydiffusion.types import FloatArray
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Source:
     - `name`: str. What messages call the table.
     - `hint`: str. The advice where a column holds text.
     - `lines`: the line of each row in the file. None: rows are counted from 1.
+    - `first`: the number, from 0, of the first row at hand.
     - `skip`: bool. Whether a missing or infinite number is NaN instead of an error.
     """
 
@@ -53,6 +54,7 @@ class Source:
     hint: str = "name it with --label-column, or name the numeric columns with --columns"
     lines: Sequence[int] | None = None
     skip: bool = False
+    first: int = 0
 
     @classmethod
     def of(cls, name: str, on_bad: str, **more: Any) -> Source:
@@ -61,7 +63,11 @@ class Source:
 
     def fail(self, column: str | None, row: int, found: str) -> NoReturn:
         """Raise InputError for the cell in `row`, from 0, of `column` (None if it has no name)."""
-        where = f"row {row + 1} (counted from 1)" if self.lines is None else f"line {self.lines[row]}"
+        where = (
+            f"row {self.first + row + 1} (counted from 1)"
+            if self.lines is None
+            else f"line {self.lines[row]}"
+        )
         place = "" if column is None else f", column {shown(column)}"
         raise InputError(f"{self.name}, {where}{place}: {found}")
 
@@ -70,16 +76,6 @@ class Source:
         raise InputError(
             f"{self.name}: column {shown(column)} holds text ({shown(text)}), not numbers; {self.hint}"
         )
-
-
-def plain(text: object) -> str:
-    """Return the first line of a text without its final period, control characters escaped.
-
-    >>> plain("bad \\x1b[2J cell.\\nmore")
-    'bad \\\\x1b[2J cell'
-    """
-    line = str(text).partition("\n")[0].rstrip(". ")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def number(text: str) -> float | None:

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toydiffusion.errors import InputError, shown
+from toydiffusion.errors import InputError, plain, shown
 from toydiffusion.tables.columns import (
     Source,
     check_finite,
     column_numbers,
     index_columns,
     not_finite,
-    plain,
 )
 from toydiffusion.tables.labels import column_labels, labels_of
 from toydiffusion.tables.names import check_names, default_columns, is_utf8, names_of

@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from toydiffusion.errors import InputError
+from toydiffusion.errors import InputError, plain
 from toydiffusion.files import file_digest
 from toydiffusion.tables.columns import (
     Source,
@@ -19,7 +19,6 @@ from toydiffusion.tables.columns import (
     check_suffix,
     column_numbers,
     index_columns,
-    plain,
 )
 from toydiffusion.tables.csvs import read_csv
 from toydiffusion.tables.labels import column_labels, labels_of
@@ -36,6 +35,7 @@ def read(
     columns: Sequence[str] | None = None,
     label_column: str | None = None,
     on_bad: str = "raise",
+    rows: range | None = None,
 ) -> Table:
     """Read a table of points from a `.csv`, `.parquet` or `.npy` file.
 
@@ -45,6 +45,8 @@ def read(
     - `label_column`: str. The column of labels. None (default): there are none.
     - `on_bad`: "raise" (default) or "skip". With "skip" a row with a missing or infinite number stays in
       its place, as one of `Table.missing`.
+    - `rows`: which rows, counted from 0. None (default): all. Of a Parquet file no more is read than needed.
+      The table has no `digest` then.
 
     Numbers become the nearest float64. A file with a header and no rows is an empty table.
 
@@ -73,14 +75,33 @@ def read(
     suffix = check_suffix(path)
     source = Source.of(repr(str(path)), on_bad)
     _check_file(path, source.name)
-    reader = {".csv": read_csv, ".npy": _read_npy, ".parquet": _read_parquet}[suffix]
-    table = reader(
-        path,
-        None if columns is None else names_of(columns),
-        None if label_column is None else name_of(label_column, "label_column"),
-        source,
-    )
-    return replace(table, digest=file_digest(path))
+    names = None if columns is None else names_of(columns)
+    label = None if label_column is None else name_of(label_column, "label_column")
+    if suffix == ".parquet":
+        table = _read_parquet(path, names, label, source, rows)
+    else:
+        table = (read_csv if suffix == ".csv" else _read_npy)(path, names, label, source)
+        table = table if rows is None else table.rows(rows)
+    return table if rows is not None else replace(table, digest=file_digest(path))
+
+
+def count_rows(path: str | os.PathLike[str]) -> int:
+    """Return the number of rows of a table in a file; of a Parquet file from its footer alone.
+
+    Raises `InputError` for a file that is no table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    source = repr(str(path))
+    if check_suffix(path) != ".parquet":
+        return len(read(path, on_bad="skip").points)
+    _check_file(path, source)
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{source}: not a readable Parquet file ({plain(error)})") from error
 
 
 def _check_file(path: Path, source: str) -> None:
@@ -142,7 +163,11 @@ def _check_npy_header(file: IO[bytes], size: int, source: str) -> None:
 
 
 def _read_parquet(
-    path: Path, columns: tuple[str, ...] | None, label_column: str | None, source: Source
+    path: Path,
+    columns: tuple[str, ...] | None,
+    label_column: str | None,
+    source: Source,
+    rows: range | None,
 ) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -154,12 +179,39 @@ def _read_parquet(
             check_names(schema, source.name)
             index = index_columns(file.schema_arrow)
             names, chosen, label = plan(schema, columns, label_column, source.name, index)
-            data = file.read([schema[j] for j in (chosen if label is None else [*chosen, label])])
+            wanted = [schema[j] for j in (chosen if label is None else [*chosen, label])]
+            data = file.read(wanted) if rows is None else _parquet_rows(file, wanted, rows)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source.name}: not a readable Parquet file ({plain(error)})") from error
+    if rows is not None:
+        source = replace(source, first=rows.start)
     points = np.empty((data.num_rows, len(names)))
     for j, name in enumerate(names):
         points[:, j] = column_numbers(data[name], name, source)
     check_finite(points, names, source)
     labels = None if label_column is None else column_labels(data[label_column], label_column, source)
     return Table(points, names, labels, label_column, source.name)
+
+
+def _parquet_rows(file: Any, columns: list[str], rows: range) -> Any:
+    """Return these rows of a Parquet file as an Arrow table, from the row groups that hold them."""
+    import pyarrow as pa
+
+    sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    groups = [g for g, end in enumerate(ends) if end > rows.start and end - sizes[g] < rows.stop]
+    at = int(ends[groups[0]]) - sizes[groups[0]] if groups else 0
+    parts = []
+    for batch in file.iter_batches(_AT_ONCE, row_groups=groups, columns=columns):
+        first, last = max(rows.start - at, 0), min(rows.stop - at, len(batch))
+        if first < last:
+            parts.append(batch.slice(first, last - first))
+        at += len(batch)
+        if at >= rows.stop:
+            break
+    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    return pa.Table.from_batches(parts, schema=parts[0].schema if parts else schema)
+
+
+_AT_ONCE = 2**16
+"""The rows of a Parquet file that are decoded at once."""

@@ -118,6 +118,12 @@ class Table:
         chosen = choose_columns(self.columns or default_columns(self.points.shape[1]), wanted, self.source)
         return replace(self, points=self.points[:, chosen], columns=wanted)
 
+    def rows(self, rows: range) -> Table:
+        """Return the table with these rows alone, counted from 0; without a digest."""
+        part = slice(rows.start, rows.stop)
+        labels = None if self.labels is None else self.labels[part]
+        return replace(self, points=self.points[part], labels=labels, digest=None)
+
 
 def describe(values: FloatArray | LabelArray) -> str:
     """Return the shape and type of an array in words.

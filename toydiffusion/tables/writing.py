@@ -11,9 +11,9 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from toydiffusion.errors import InputError
+from toydiffusion.errors import InputError, plain
 from toydiffusion.files import check_target, replacing
-from toydiffusion.tables.columns import Source, check_suffix, number, plain
+from toydiffusion.tables.columns import Source, check_suffix, number
 from toydiffusion.tables.labels import labels_of
 from toydiffusion.tables.names import check_names, name_of, names_of
 from toydiffusion.tables.table import describe

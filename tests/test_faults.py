@@ -1,0 +1,225 @@
+"""Kills, full disks and Ctrl-C: a job ends with the same bytes, and leaves no process behind.
+
+Each test kills `--kills` times, 2 by default, at moments that differ from run to run; `make faults` kills 20
+times. A failure names its seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import resource
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import toydiffusion as td
+
+pytestmark = pytest.mark.slow
+PROGRAM = [sys.executable, "-m", "toydiffusion"]
+ROWS = 40_000
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("faults")
+    x, y = td.distributions.ConcentricSquares(3).sample(200, seed=0)
+    td.Diffusion(td.TrainConfig(steps=20)).fit(x, y, seed=0).save(made / "m.safetensors")
+    pd.DataFrame(x, columns=["x0", "x1"]).to_parquet(made / "points.parquet")
+    run(made, *SAMPLE, "--out", "whole/", "--workers", "1")
+    assert len(list((made / "whole").glob("part-*.parquet"))) == 20
+    return made
+
+
+SAMPLE = ["sample", "m.safetensors", "-n", str(ROWS), "--shard-rows", "2000", "--steps", "200"]
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    seed = secrets.randbits(32)
+    request.node.add_report_section("call", "seed", str(seed))
+    return random.Random(seed)
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
+def begin(place: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start the program in a session of its own, so that what is left of it can be found."""
+    return subprocess.Popen(
+        [*PROGRAM, *words],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def run(place: Path, *words: str) -> str:
+    process = begin(place, *words)
+    _, err = process.communicate()
+    assert process.returncode == 0, err.decode()
+    return err.decode()
+
+
+def contents(at: Path) -> dict[str, str]:
+    return {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in sorted(at.iterdir())}
+
+
+def members(session: int) -> list[int]:
+    """Return the living processes of a session, those of workers and Ray too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                state, _, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            except OSError:
+                continue
+            if int(own) == session and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def workers(driver: int) -> list[int]:
+    """Return the worker processes of a driver: children that were spawned to compute."""
+    found = []
+    for pid in members(driver):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"spawn_main" in words or words.startswith(b"ray::_shard"):
+            found.append(pid)
+    return found
+
+
+def begun(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait until workers are there, or the program has ended."""
+    return until(lambda: process.poll() is not None or bool(workers(process.pid)), seconds)
+
+
+def gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait until nothing is left of a program."""
+    return until(lambda: not members(process.pid), seconds)
+
+
+def until(what: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def files(at: Path) -> int:
+    return len(list(at.glob("part-*.parquet"))) if at.exists() else 0
+
+
+CLUSTERS = [pytest.param([], 5.0, id="local"), pytest.param(["--cluster", "local"], 10.0, id="ray")]
+
+
+@pytest.mark.parametrize(("cluster", "seconds"), CLUSTERS)
+def test_a_killed_worker_is_replaced(place, tmp_path, chance, kills, cluster, seconds) -> None:
+    left = kills
+    while left:
+        out = tmp_path / "out"
+        process = begin(place, *SAMPLE, "--out", f"{out}/", "--workers", "2", *cluster)
+        # At most 3 kills a run: a shard is given up after 5 deaths.
+        for _ in range(min(left, 3)):
+            assert begun(process, 60)
+            time.sleep(chance.uniform(0, 3))
+            if alive := workers(process.pid):
+                os.kill(chance.choice(alive), signal.SIGKILL)
+                left -= 1
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err.decode()
+        assert contents(out) == contents(place / "whole")
+        assert gone(process, seconds)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(("cluster", "seconds"), CLUSTERS)
+def test_a_killed_driver_leaves_no_process_and_another_goes_on(
+    place, tmp_path, chance, kills, cluster, seconds
+) -> None:
+    out = tmp_path / "out"
+    for turn in range(kills):
+        process = begin(place, *SAMPLE, "--out", f"{out}/", "--workers", str(1 + turn % 3), *cluster)
+        begun(process, 10)
+        time.sleep(chance.uniform(0, 4))
+        process.kill()
+        process.communicate()
+        assert gone(process, seconds)
+        if files(out) == 20:
+            shutil.rmtree(out)
+    run(place, *SAMPLE, "--out", f"{out}/", "--workers", str(chance.choice([1, 2, 3])))
+    assert contents(out) == contents(place / "whole")
+
+
+@pytest.mark.parametrize(("cluster", "seconds"), CLUSTERS)
+def test_ctrl_c_ends_everything_and_goes_on_later(place, tmp_path, chance, cluster, seconds) -> None:
+    out = tmp_path / "out"
+    process = begin(place, *SAMPLE, "--out", f"{out}/", "--workers", "2", *cluster)
+    assert until(lambda: files(out) > 1, 60)
+    # A terminal sends it to all processes of the group.
+    os.killpg(process.pid, signal.SIGINT) if not cluster else process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    assert "Traceback" not in err.decode()
+    assert gone(process, seconds)
+    assert not list(out.glob(".*"))
+    done = files(out)
+    assert 1 < done < 20
+    run(place, *SAMPLE, "--out", f"{out}/", "--workers", "1")
+    assert contents(out) == contents(place / "whole")
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_a_full_disk_is_an_error_that_names_the_file(place, tmp_path, number) -> None:
+    """Shards of 40,000 rows need 640 kB. Files may have 300 kB; writing beyond fails as on a full disk."""
+    out = tmp_path / "out"
+    words = ["sample", "m.safetensors", "-n", "160000", "--shard-rows", "40000", "--steps", "2"]
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    process = subprocess.run(
+        [*PROGRAM, *words, "--out", f"{out}/", "--workers", number],
+        cwd=place,
+        capture_output=True,
+        check=False,
+        preexec_fn=small,
+    )
+    assert process.returncode == 1
+    line = process.stderr.decode()
+    assert line.count("\n") == 1
+    assert str(out / "part-00000") in line
+    assert files(out) == 0
+    assert not list(out.glob(".part*"))
+    run(place, *words, "--out", f"{out}/", "--workers", number)
+    assert files(out) == 4
+
+
+def test_all_executors_write_the_same_bytes(place, tmp_path) -> None:
+    scores = ["log-prob", "m.safetensors", "points.parquet", "--shard-rows", "60", "--tolerance", "0.05"]
+    for k, words in enumerate(
+        (["--workers", "1"], ["--workers", "3"], ["--workers", "2", "--cluster", "local"])
+    ):
+        run(place, *scores, "--out", f"{tmp_path}/{k}/", *words)
+        assert contents(tmp_path / str(k)) == contents(tmp_path / "0")
+    run(place, *SAMPLE, "--out", f"{tmp_path}/ray/", "--workers", "2", "--cluster", "local")
+    assert contents(tmp_path / "ray") == contents(place / "whole")

@@ -1,0 +1,197 @@
+"""Shards on a Ray cluster, of this machine or of many."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from toydiffusion.errors import InputError, shown, store, whole_number
+from toydiffusion.jobs.local import MOST_DEATHS, WorkerError
+from toydiffusion.jobs.worker import Record
+
+_SECONDS = 5.0
+"""How long a cluster may take to answer. Ray itself would wait for minutes."""
+_STORE = 100 * 2**20
+"""The bytes of Ray's object store here. Shards go to files, so little is in it."""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Workers of a Ray cluster. It needs the extra `cluster`.
+
+    - `address`: None (default) starts Ray on this machine, and ends it after the job. "HOST:PORT" joins a
+      cluster.
+    - `workers`: how many shards are computed at once; None (default) is one for each processor.
+
+    A worker that dies is replaced and its shard begun again, at most 5 times.
+
+    **Who may connect.** Ray started here asks for a token: a fresh one, known to its processes alone, through
+    their environment. It has no dashboard, sends no usage reports, and uses the loopback address. Still a
+    dozen of its ports listen on all interfaces. The token guards them, but nothing is encrypted. Whoever can
+    open a port of a cluster without tokens can run programs on it; joining one gives a warning.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if self.workers is not None:
+            store(self, "workers", whole_number("workers", self.workers, 1, 100_000))
+        if self.address is not None:
+            _host_and_port(self.address)
+
+    def run(self, task: Callable[[int], Record], shards: Sequence[int]) -> Iterator[Record]:
+        """Yield the records of these shards as they are finished."""
+        if not shards:
+            return
+        ray = _ray(self.address is None or _has_token())
+        with tempfile.TemporaryDirectory(prefix="toydiffusion-") as folder, ExitStack() as stack:
+            if self.address is None:
+                stack.enter_context(_guarded())
+            self._connect(ray, folder)
+            try:
+                workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+                compute = ray.remote(num_cpus=1, max_retries=MOST_DEATHS, retry_exceptions=False)(_shard)
+                rest, running = iter(shards), {}
+                for number in rest:
+                    running[compute.remote(task, number)] = number
+                    # Twice as many as there are workers, so that none waits for the driver.
+                    if len(running) >= 2 * workers:
+                        yield from _finished(ray, running)
+                while running:
+                    yield from _finished(ray, running)
+            finally:
+                ray.shutdown()
+
+    def _connect(self, ray: Any, folder: str) -> None:
+        quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+        if self.address is None:
+            ray.init(
+                num_cpus=self.workers or len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                object_store_memory=_STORE,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+                **quiet,
+            )
+            return
+        host, port = _host_and_port(self.address)
+        try:
+            socket.create_connection((host, port), timeout=_SECONDS).close()
+        except OSError as error:
+            raise InputError(f"no cluster answers at {shown(self.address)} ({error})") from None
+        if os.environ["RAY_AUTH_MODE"].lower() != "token":
+            warnings.warn(
+                f"the cluster at {self.address} is joined without a token: whoever reaches its ports can run "
+                "programs on it; set RAY_AUTH_MODE=token and one token on all its machines",
+                UserWarning,
+                stacklevel=3,
+            )
+        try:
+            ray.init(address=self.address, **quiet)
+        except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"cannot join the cluster at {shown(self.address)}: {reason}") from None
+
+
+def _shard(task: Callable[[int], Record], number: int) -> Record:
+    """Compute one shard, in a worker of Ray."""
+    return task(number)
+
+
+def _finished(ray: Any, running: dict[Any, int]) -> Iterator[Record]:
+    """Wait until a shard is finished, and yield what is."""
+    ready, _ = ray.wait(list(running), num_returns=1)
+    for one in ready:
+        number = running.pop(one)
+        try:
+            yield ray.get(one)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            reason = str(error).partition("\n")[0]
+            raise WorkerError(f"Ray gave up over shard {number}: {reason}") from None
+
+
+def _has_token() -> bool:
+    """Whether Ray would find a token, of a cluster to join."""
+    given = [os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")]
+    return any(given) or (Path.home() / ".ray" / "auth_token").exists()
+
+
+def _ray(token: bool) -> Any:
+    """Import Ray, which must not run here yet.
+
+    - `token`: whether it asks for a token, unless the user has said so by RAY_AUTH_MODE.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("this needs Ray: pip install 'toydiffusion[cluster]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without it Ray warns of a default of its own that is to change.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray reads it as it is imported.
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if token else "disabled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+    if ray.is_initialized():
+        raise InputError("Ray already runs in this process; call ray.shutdown() first")
+    return ray
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Give the Ray of this block a fresh token, and see to it that none of its processes outlives the block.
+
+    Some of Ray's processes stay when the driver is killed. The token in their environment tells which they
+    are. A process of ours waits for the end of a pipe, which comes however the driver ends, and kills them.
+    """
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    token = secrets.token_hex(32)
+    guard = context.Process(target=_guard, args=(theirs, token))
+    guard.start()
+    theirs.close()
+    os.environ["RAY_AUTH_TOKEN"] = token
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
+        ours.close()
+        guard.join()
+
+
+def _guard(driver: Connection, token: str) -> None:
+    """Wait for the end of the driver, then kill the processes that know the token."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        driver.recv_bytes()
+    mark = f"RAY_AUTH_TOKEN={token}".encode()
+    # A few times, since a process may just be starting another.
+    for _ in range(5):
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+        time.sleep(0.2)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"a cluster's address is HOST:PORT, such as 10.0.0.5:6379, got {shown(address)}")
+    return host.strip("[]"), int(port)
