@@ -341,7 +341,19 @@ def test_help_shows_every_setting_with_its_default(run, monkeypatch, command, co
     [
         (
             "toydiffusion ",
-            {"fit", "sample", "log-prob", "outliers", "report", "distill", "show", "lab", "export", "demo"},
+            {
+                "fit",
+                "sample",
+                "log-prob",
+                "sweep",
+                "outliers",
+                "report",
+                "distill",
+                "show",
+                "lab",
+                "export",
+                "demo",
+            },
         ),
         ("toydiffusion fit --sch", {"--schedule"}),
         ("toydiffusion fit points.csv --schedule k", {"karras"}),

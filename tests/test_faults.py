@@ -100,7 +100,7 @@ def workers(driver: int) -> list[int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if b"spawn_main" in words or words.startswith(b"ray::_shard"):
+        if b"spawn_main" in words or words.startswith(b"ray::_piece"):
             found.append(pid)
     return found
 

@@ -182,7 +182,7 @@ def test_a_worker_that_dies_again_and_again_is_an_error_that_names_the_shard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("toydiffusion.jobs.local.MOST_DEATHS", 2)
-    with pytest.raises(WorkerError, match=r"workers died 2 times over shard \d"):
+    with pytest.raises(WorkerError, match=r"workers died 2 times over piece \d"):
         list(Local(2).run(os._exit, [3, 4, 5]))  # type: ignore[arg-type]
 
 

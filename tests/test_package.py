@@ -47,6 +47,7 @@ LAYERS = [
     "estimators",
     "distillation",
     "jobs",
+    "sweeps",
     "public",
     "report",
     "lab",

@@ -41,6 +41,7 @@ from toydiffusion.jobs import log_prob as log_prob_shards
 from toydiffusion.jobs import sample as sample_shards
 from toydiffusion.model import PRESETS, Diffusion, load
 from toydiffusion.solvers import SampleConfig
+from toydiffusion.sweeps import read_sweep, run_sweep
 from toydiffusion.training import TrainConfig, TrainingError, check_checkpoint
 from toydiffusion.views import text_table
 
@@ -689,6 +690,43 @@ def _tell(rows: int, tally: Tally, tolerance: float | None, where: str) -> None:
         _warn(f"points that missed the tolerance of {asked:g}: {found}")
     beside = f", {tally.skipped:,} of them empty" if tally.skipped else ""
     typer.echo(f"wrote the log-densities of {rows:,} points to {where}{beside}")
+
+
+@app.command(cls=Command, epilog=_examples("toydiffusion sweep sweep.toml --out study/"))
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The grid: a .toml file.")],
+    out: Annotated[Path, flag(Path, "The folder of the results.", metavar="FOLDER")],
+    workers: Workers = None,
+    cluster: Cluster = None,
+) -> None:
+    """Compute a grid of settings, each cell held against the exact law.
+
+    The grid is a file such as
+
+    \b
+    law = ["square", "spiral"]
+    points = [300, 1000]
+    seeds = 10
+    [train]
+    schedule = ["linear", "cosine"]
+    [sample]
+    steps = [1, 3, 5, 10, 100]
+    solver = ["euler", "heun"]
+
+    [train] takes the settings of fit, [sample] those of sample. A model is trained once, and shared by the
+    cells that sample from it. Results are in results.csv and report.html. The same command again computes
+    only cells that are missing or failed.
+    """
+    from toydiffusion.report import sweep_report
+
+    grid = read_sweep(config)
+    _stop_if_asked()
+    found = run_sweep(grid, out, executor=_executor(workers, cluster), progress=None)
+    sweep_report(found, out / "report.html")
+    if found.failed:
+        first = next(one.error for one in found.cells if one.error is not None)
+        _warn(f"cells that failed: {found.failed:,}; the first error is {printable(first)}")
+    typer.echo(f"computed {found.computed:,} of {len(found.cells):,} cells, wrote {found.table}")
 
 
 @app.command("score", cls=Command, hidden=True, help="The old name of log-prob.")

@@ -28,6 +28,7 @@ class Line:
     - `dots`: whether the points are marked, default True.
     - `dashed`: whether the line is dashed, default False.
     - `joined`: whether a line joins the points, default True. Without it the dots are small.
+    - `band` `(n,)`: half the width of a band around the line, or None (default) for none.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Line:
     dots: bool = True
     dashed: bool = False
     joined: bool = True
+    band: Sequence[float] | Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,28 @@ class Plot:
     y_log: bool = False
 
 
-def plots(panels: Sequence[Plot], *, width: float = 4.8, height: float = 3.7) -> Figure:
+def plots(
+    panels: Sequence[Plot], *, width: float = 4.8, height: float = 3.7, columns: int | None = None
+) -> Figure:
     """Return a panel of lines for each plot, from left to right.
 
     - `panels`: the plots.
     - `width`, `height`: the size of a panel in inches, default 4.8 by 3.7.
+    - `columns`: how many stand beside each other. None (default): all.
     """
-    with canvas(width * len(panels), height, 1, len(panels)) as (figure, axes):
-        for ax, plot in zip(axes[0], panels, strict=True):
+    across = len(panels) if columns is None else min(columns, len(panels))
+    down = -(-len(panels) // across)
+    with canvas(width * across, height * down, down, across) as (figure, axes):
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, plot in zip(axes.flat, panels, strict=False):
             for line in plot.lines:
+                if line.band is not None:
+                    middle, half = np.asarray(line.y), np.asarray(line.band)
+                    colour = COLOURS.get(line.colour, line.colour)
+                    ax.fill_between(
+                        line.x, middle - half, middle + half, color=colour, alpha=0.18, linewidth=0
+                    )
                 ax.plot(
                     line.x,
                     line.y,

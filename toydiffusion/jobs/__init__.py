@@ -4,6 +4,7 @@
 `Local` in processes of this machine, `OnRay` on a Ray cluster.
 """
 
+from toydiffusion.jobs.folder import Folder, folder_at
 from toydiffusion.jobs.job import Input, Job, Shard, inputs_of
 from toydiffusion.jobs.local import Executor, Local, WorkerError
 from toydiffusion.jobs.on_ray import OnRay
@@ -22,6 +23,7 @@ __all__ = [
     "OPERATIONS",
     "Columns",
     "Executor",
+    "Folder",
     "Input",
     "Job",
     "Local",
@@ -33,6 +35,7 @@ __all__ = [
     "Tally",
     "Task",
     "WorkerError",
+    "folder_at",
     "inputs_of",
     "log_prob",
     "log_prob_columns",

@@ -1,4 +1,4 @@
-"""Shards in processes of this machine."""
+"""Pieces of work in processes of this machine."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from toydiffusion.errors import store, whole_number
-from toydiffusion.jobs.worker import Record
 
+Answer = TypeVar("Answer")
 MOST_DEATHS = 5
-"""How often workers may die over one shard before the job is given up."""
+"""How often workers may die over one piece of work before all is given up."""
 
 
 class WorkerError(RuntimeError):
-    """Workers died too often over a shard; the message names it."""
+    """Workers died too often over a piece of work; the message names it."""
 
 
 class Executor(Protocol):
-    """Something that computes shards."""
+    """Something that computes pieces of work, which have numbers."""
 
-    def run(self, task: Callable[[int], Record], shards: Sequence[int]) -> Iterator[Record]:
-        """Yield the records of these shards as they are finished. No process is left after the last one."""
+    def run(self, task: Callable[[int], Answer], numbers: Sequence[int]) -> Iterator[Answer]:
+        """Yield the answers of these pieces as they are finished. No process is left after the last one.
+
+        - `task`: from a number to its answer. It and the answers must be values that can be sent.
+        """
         ...
 
 
@@ -40,8 +43,8 @@ class Local:
 
     - `workers`: how many; None (default) is one for each processor that this process may use.
 
-    A worker that dies is replaced and its shard begun again, at most 5 times. Workers end with this process,
-    even if it is killed.
+    A worker that dies is replaced and its piece of work begun again, at most 5 times. Workers end with this
+    process, even if it is killed.
     """
 
     workers: int | None = None
@@ -51,16 +54,16 @@ class Local:
         given = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
         store(self, "workers", whole_number("workers", given, 1, 10_000))
 
-    def run(self, task: Callable[[int], Record], shards: Sequence[int]) -> Iterator[Record]:
-        """Yield the records of these shards as they are finished."""
+    def run(self, task: Callable[[int], Answer], numbers: Sequence[int]) -> Iterator[Answer]:
+        """Yield the answers of these pieces as they are finished."""
         assert self.workers is not None
-        workers = min(self.workers, len(shards))
+        workers = min(self.workers, len(numbers))
         if workers <= 1:
-            yield from map(task, shards)
+            yield from map(task, numbers)
             return
-        todo, deaths = list(shards), Counter[int]()
+        todo, deaths = list(numbers), Counter[int]()
         while todo:
-            running: dict[Future[Record], int] = {}
+            running: dict[Future[Answer], int] = {}
             done: set[int] = set()
             try:
                 with _pool(workers) as pool:
@@ -78,14 +81,14 @@ class Local:
                 worst = max(running.values(), key=deaths.__getitem__, default=todo[0])
                 if deaths[worst] >= MOST_DEATHS:
                     raise WorkerError(
-                        f"workers died {deaths[worst]} times over shard {worst}, most likely for want of "
-                        "memory; take fewer workers or smaller shards"
+                        f"workers died {deaths[worst]} times over piece {worst}, most likely for want of "
+                        "memory; take fewer workers or smaller pieces"
                     ) from None
             todo = [number for number in todo if number not in done]
 
 
-def _finished(running: dict[Future[Record], int], done: set[int]) -> Iterator[Record]:
-    """Wait until a shard is finished, and yield what is; what goes wrong is raised after that."""
+def _finished(running: dict[Future[Answer], int], done: set[int]) -> Iterator[Answer]:
+    """Wait until a piece is finished, and yield what is; what goes wrong is raised after that."""
     ready, _ = wait(running, return_when=FIRST_COMPLETED)
     broken: BaseException | None = None
     for one in ready:

@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster, of this machine or of many."""
+"""Pieces of work on a Ray cluster, of this machine or of many."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from toydiffusion.errors import InputError, shown, store, whole_number
-from toydiffusion.jobs.local import MOST_DEATHS, WorkerError
-from toydiffusion.jobs.worker import Record
+from toydiffusion.jobs.local import MOST_DEATHS, Answer, WorkerError
 
 _SECONDS = 5.0
 """How long a cluster may take to answer. Ray itself would wait for minutes."""
@@ -34,9 +33,9 @@ class OnRay:
 
     - `address`: None (default) starts Ray on this machine, and ends it after the job. "HOST:PORT" joins a
       cluster.
-    - `workers`: how many shards are computed at once; None (default) is one for each processor.
+    - `workers`: how many pieces are computed at once; None (default) is one for each processor.
 
-    A worker that dies is replaced and its shard begun again, at most 5 times.
+    A worker that dies is replaced and its piece of work begun again, at most 5 times.
 
     **Who may connect.** Ray started here asks for a token: a fresh one, known to its processes alone, through
     their environment. It has no dashboard, sends no usage reports, and uses the loopback address. Still a
@@ -54,9 +53,9 @@ class OnRay:
         if self.address is not None:
             _host_and_port(self.address)
 
-    def run(self, task: Callable[[int], Record], shards: Sequence[int]) -> Iterator[Record]:
-        """Yield the records of these shards as they are finished."""
-        if not shards:
+    def run(self, task: Callable[[int], Answer], numbers: Sequence[int]) -> Iterator[Answer]:
+        """Yield the answers of these pieces as they are finished."""
+        if not numbers:
             return
         ray = _ray(self.address is None or _has_token())
         with tempfile.TemporaryDirectory(prefix="toydiffusion-") as folder, ExitStack() as stack:
@@ -65,9 +64,9 @@ class OnRay:
             self._connect(ray, folder)
             try:
                 workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-                compute = ray.remote(num_cpus=1, max_retries=MOST_DEATHS, retry_exceptions=False)(_shard)
-                rest, running = iter(shards), {}
-                for number in rest:
+                compute = ray.remote(num_cpus=1, max_retries=MOST_DEATHS, retry_exceptions=False)(_piece)
+                running: dict[Any, int] = {}
+                for number in numbers:
                     running[compute.remote(task, number)] = number
                     # Twice as many as there are workers, so that none waits for the driver.
                     if len(running) >= 2 * workers:
@@ -108,13 +107,13 @@ class OnRay:
             raise InputError(f"cannot join the cluster at {shown(self.address)}: {reason}") from None
 
 
-def _shard(task: Callable[[int], Record], number: int) -> Record:
-    """Compute one shard, in a worker of Ray."""
+def _piece(task: Callable[[int], Answer], number: int) -> Answer:
+    """Compute one piece of work, in a worker of Ray."""
     return task(number)
 
 
-def _finished(ray: Any, running: dict[Any, int]) -> Iterator[Record]:
-    """Wait until a shard is finished, and yield what is."""
+def _finished(ray: Any, running: dict[Any, int]) -> Iterator[Any]:
+    """Wait until a piece is finished, and yield what is."""
     ready, _ = ray.wait(list(running), num_returns=1)
     for one in ready:
         number = running.pop(one)
@@ -124,7 +123,7 @@ def _finished(ray: Any, running: dict[Any, int]) -> Iterator[Record]:
             raise error.cause from None
         except ray.exceptions.RayError as error:
             reason = str(error).partition("\n")[0]
-            raise WorkerError(f"Ray gave up over shard {number}: {reason}") from None
+            raise WorkerError(f"Ray gave up over piece {number}: {reason}") from None
 
 
 def _has_token() -> bool:
