@@ -1353,7 +1353,7 @@ MUTANTS = [
     ),
     Mutant(
         "shards of the files in another order",
-        "jobs/job.py",
+        "tables/folder.py",
         'own = sorted(one for one in given.iterdir() if not one.name.startswith((".", "_")))',
         'own = sorted((one for one in given.iterdir() if not one.name.startswith((".", "_"))), reverse=True)',
         "tests/test_jobs.py -k order_of_the_names",
@@ -1406,6 +1406,27 @@ MUTANTS = [
         "return float(math.sqrt(dim * np.mean(",
         "return float(math.sqrt(np.mean(",
         "tests/test_sweeps.py -k sliced_distance",
+    ),
+    Mutant(
+        "the means of parts left out when they are merged",
+        "codec/running_moments.py",
+        "self.scatter + other.scatter + weight * np.outer(apart, apart)",
+        "self.scatter + other.scatter",
+        "tests/test_folders.py -k moments_of_parts",
+    ),
+    Mutant(
+        "rows that are kept apart drawn",
+        "training/streaming.py",
+        "    while len(apart) and (again",
+        "    while False and (again",
+        "tests/test_folders.py -k kept_apart",
+    ),
+    Mutant(
+        "the first file's rows taken from every file",
+        "tables/folder.py",
+        "            wanted = rows[low:high] - first",
+        "            wanted = rows[low:high] % size",
+        "tests/test_folders.py -k any_place",
     ),
     Mutant(
         "a point at the end of a cell rounded out of its bounds",

@@ -34,7 +34,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("faults")
     x, y = td.distributions.ConcentricSquares(3).sample(200, seed=0)
     td.Diffusion(td.TrainConfig(steps=20)).fit(x, y, seed=0).save(made / "m.safetensors")
-    pd.DataFrame(x, columns=["x0", "x1"]).to_parquet(made / "points.parquet")
+    frame = pd.DataFrame(x, columns=["x0", "x1"])
+    frame.to_parquet(made / "points.parquet")
+    (made / "points").mkdir()
+    for k in range(3):
+        frame.iloc[70 * k : 70 * (k + 1)].to_parquet(made / "points" / f"{k}.parquet")
     run(made, *SAMPLE, "--out", "whole/", "--workers", "1")
     assert len(list((made / "whole").glob("part-*.parquet"))) == 20
     return made
@@ -185,6 +189,56 @@ def test_ctrl_c_ends_everything_and_goes_on_later(place, tmp_path, chance, clust
     assert 1 < done < 20
     run(place, *SAMPLE, "--out", f"{out}/", "--workers", "1")
     assert contents(out) == contents(place / "whole")
+
+
+@pytest.mark.parametrize(
+    ("points", "preset"),
+    [("points.parquet", "default"), ("points/", "default"), ("points.parquet", "table")],
+)
+def test_a_killed_training_goes_on_to_the_same_weights(
+    place, tmp_path, chance, kills, points, preset
+) -> None:
+    steps = "1500" if preset == "default" else "600"
+    words = [
+        "fit",
+        points,
+        "--columns",
+        "x0,x1",
+        "--preset",
+        preset,
+        "--steps",
+        steps,
+        "--checkpoint-every",
+        "0",
+    ]
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "m.safetensors"
+    run(place, *words, "--out", str(whole))
+    checkpoint = out.with_suffix(".checkpoint")
+    past = done = 0
+    while done < kills:
+        resume = ["--resume"] if checkpoint.exists() else []
+        past += bool(resume)
+        process = begin(place, *words, "--out", str(out), *resume)
+        # Somewhere in the training, which begins with the first checkpoint of this run.
+        stamp = checkpoint.stat().st_mtime_ns if resume else 0
+        until(lambda: process.poll() is not None or _written(checkpoint) > stamp, 60)  # noqa: B023
+        time.sleep(chance.uniform(0, 1))
+        process.kill()
+        process.communicate()
+        assert gone(process, 5)
+        done += 1
+        if out.exists():
+            assert out.read_bytes() == whole.read_bytes()
+            out.unlink()
+    resume = ["--resume"] if checkpoint.exists() else []
+    run(place, *words, "--out", str(out), *resume)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not checkpoint.exists()
+    assert past >= 0.75 * kills - 1
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @pytest.mark.parametrize("number", ["1", "2"])

@@ -257,6 +257,7 @@ def fit(
     resume: Annotated[
         bool, flag(bool, "Go on from the checkpoint of an interrupted run.", "--resume")
     ] = False,
+    checkpoint_every: Annotated[float, flag(float, "Seconds from one checkpoint to the next.")] = 30.0,
     compare: Annotated[
         bool,
         flag(
@@ -271,6 +272,9 @@ def fit(
 
     Ctrl-C leaves a checkpoint beside the model. The same command with --resume goes on from there. It arrives
     at the same model as a run that was never interrupted.
+
+    POINTS may also be a folder of tables with more rows than fit in memory. Each step takes rows drawn at
+    random from all of them.
     """
     _check_model_file(out)
     tables.check_not_same(out, [points])
@@ -282,10 +286,14 @@ def fit(
         if name not in known:
             raise InputError(f"{name} is no setting of preset {preset!r}: {nearest(name, known)}")
     config = replace(recipe.config, **settings)
-    table = tables.read(points, columns=_names(columns), label_column=label_column)
+    table: tables.Table | tables.TableFolder
+    if points.is_dir():
+        table = tables.TableFolder.open(points, columns=_names(columns), label_column=label_column)
+    else:
+        table = tables.read(points, columns=_names(columns), label_column=label_column)
     if isinstance(config, TableConfig):
-        ends = _by_column(bounds, table, "--bounds", "NAME=0:1 or NAME=0:", _ends)
-        steps = _by_column(grid, table, "--grid", "NAME=0.5 or NAME=0", float)
+        ends = _by_column(bounds, table.names, "--bounds", "NAME=0:1 or NAME=0:", _ends)
+        steps = _by_column(grid, table.names, "--grid", "NAME=0.5 or NAME=0", float)
         config = replace(config, bounds=ends, steps_of_grid=steps)
     for option, given in (("--bounds", bounds), ("--grid", grid)):
         if given is not None and not isinstance(config, TableConfig):
@@ -293,7 +301,14 @@ def fit(
     model = Diffusion(config, recipe.sampling)
     _stop_if_asked()
     try:
-        model.fit_table(table, seed=seed, checkpoint=checkpoint, resume=resume, compare=compare)
+        model.fit_table(
+            table,
+            seed=seed,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            compare=compare,
+        )
     except KeyboardInterrupt:
         if not checkpoint.exists():
             raise
@@ -302,6 +317,9 @@ def fit(
     model.save(out)
     checkpoint.unlink(missing_ok=True)
     _print_card(model)
+    if isinstance(table, tables.TableFolder) and model.fitted.provenance.num_points < table.num_rows:
+        learned = model.fitted.provenance.num_points
+        typer.echo(f"fitted to {learned:,} of {table.num_rows:,} rows, chosen at random")
     typer.echo(f"wrote {out}")
 
 
@@ -318,7 +336,7 @@ _Value = TypeVar("_Value")
 
 
 def _by_column(
-    text: str | None, table: tables.Table, option: str, like: str, read: Callable[[str], _Value]
+    text: str | None, names: Sequence[str], option: str, like: str, read: Callable[[str], _Value]
 ) -> tuple[_Value | None, ...] | None:
     """Return what an option says of each column, from words such as `age=0:120,income=0:`, if it is given.
 
@@ -327,7 +345,6 @@ def _by_column(
     """
     if text is None:
         return None
-    names = list(table.columns or tables.default_columns(table.points.shape[1]))
     found: list[_Value | None] = [None] * len(names)
     for word in _names(text) or []:
         name, equals, value = word.rpartition("=")
@@ -338,8 +355,8 @@ def _by_column(
         if not equals:
             raise InputError(f"{option} must be like {like}, separated by commas, got {shown(word)}")
         if name not in names:
-            raise InputError(f"{option}: {table.source} has no column {shown(name)}: {nearest(name, names)}")
-        found[names.index(name)] = given
+            raise InputError(f"{option}: there is no column {shown(name)}: {nearest(name, names)}")
+        found[list(names).index(name)] = given
     return tuple(found)
 
 
@@ -435,8 +452,12 @@ def sample(
 
 
 def _is_folder(out: str) -> bool:
-    """Whether shards are asked for: a place that ends in a slash, a folder that exists, or a URI."""
-    return out.endswith(("/", os.sep)) or "://" in out or os.path.isdir(out)
+    """Whether shards are asked for: a place that ends in a slash, a folder that exists, or a URI.
+
+    A folder called like a table is more likely a mistake.
+    """
+    folder = os.path.isdir(out) and Path(out).suffix.lower() not in tables.SUFFIXES
+    return out.endswith(("/", os.sep)) or "://" in out or folder
 
 
 def _check_one_file(workers: int | None, cluster: str | None, shard_rows: int | None) -> None:

@@ -4,6 +4,7 @@ from toydiffusion.codec.bounds import Bounds
 from toydiffusion.codec.cells import Cells
 from toydiffusion.codec.codec import Codec
 from toydiffusion.codec.power import PowerMap
+from toydiffusion.codec.running_moments import RunningMoments
 from toydiffusion.codec.standardizer import Standardizer
 
-__all__ = ["Bounds", "Cells", "Codec", "PowerMap", "Standardizer"]
+__all__ = ["Bounds", "Cells", "Codec", "PowerMap", "RunningMoments", "Standardizer"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from toydiffusion import tables
@@ -16,8 +15,6 @@ from toydiffusion.errors import InputError, shown, whole_number
 from toydiffusion.files import file_digest
 
 MOST_SHARDS = 999_999
-MOST_CSV = 2**28
-"""The most bytes of an input that is read whole: 256 MB of CSV or NumPy."""
 _STEP = 8192
 _FEW, _MANY = 64, 2**20
 """A job has about 64 shards, of whole steps of rows, and none of more than 1,048,576."""
@@ -144,32 +141,13 @@ def model_of(path: str | os.PathLike[str]) -> tuple[str, str]:
     return os.path.abspath(path), file_digest(path)
 
 
-def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> tuple[Input, ...]:
-    """Return the files of rows: those given, and of a folder its tables in the order of their names.
-
-    Names that begin with a point or an underscore are left out of folders. Raises `InputError` for other
-    files in a folder, for none at all, and for large files that can only be read whole.
-    """
-    files: list[Path] = []
-    for given in map(Path, paths):
-        if not given.is_dir():
-            files.append(given)
-            continue
-        own = sorted(one for one in given.iterdir() if not one.name.startswith((".", "_")))
-        for one in own:
-            tables.check_suffix(one)
-        if not own:
-            raise InputError(f"folder {shown(str(given))} holds no table")
-        files += own
+def inputs_of(
+    paths: Iterable[str | os.PathLike[str]], columns: Sequence[str] | None, label_column: str | None
+) -> tuple[Input, ...]:
+    """Return the files of rows that `tables.files_of` finds; what to read of them is as in `tables.read`."""
     found = []
-    for path in files:
-        whole = tables.check_suffix(path) != ".parquet"
-        if whole and path.is_file() and path.stat().st_size > MOST_CSV:
-            raise InputError(
-                f"{shown(str(path))} has {path.stat().st_size:,} bytes; beyond {MOST_CSV:,} only Parquet can "
-                "be read in parts, so write it as .parquet"
-            )
-        rows = tables.count_rows(path)
+    for path in tables.files_of(paths):
+        rows = tables.count_rows(path, columns=columns, label_column=label_column)
         found.append(Input(os.path.abspath(path), rows, path.stat().st_size, file_digest(path)))
     return tuple(found)
 

@@ -153,7 +153,7 @@ def log_prob(
     """
     path, digest = model_of(model)
     given = [points] if isinstance(points, str | os.PathLike) else list(points)
-    inputs = inputs_of(given)
+    inputs = inputs_of(given, load(path).columns, label_column)
     rows = sum(one.rows for one in inputs)
     if not rows:
         raise InputError("there are no rows to score")

@@ -120,6 +120,7 @@ class Diffusion:
         seed: int = 0,
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 30.0,
         resume: bool = False,
         compare: bool = False,
     ) -> Diffusion:
@@ -132,6 +133,7 @@ class Diffusion:
         - `progress`: whether to show a progress bar; None shows it on a terminal and in a notebook.
         - `checkpoint`: a file that is written every half minute, at the end, and when Ctrl-C interrupts the
           training. It is yours to remove.
+        - `checkpoint_every`: how many seconds pass until it is written again.
         - `resume`: whether to go on from the checkpoint. The weights are then those of an uninterrupted run.
         - `compare`: whether to compare with baselines too (`Diffusion.compare`). For that a second model is
           fitted to four fifths of the rows. The result is on the card, and in `comparison`.
@@ -144,22 +146,34 @@ class Diffusion:
             seed=seed,
             progress=progress,
             checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
             resume=resume,
             compare=compare,
         )
 
     def fit_table(
         self,
-        table: tables.Table,
+        table: tables.Table | tables.TableFolder,
         *,
         seed: int = 0,
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 30.0,
         resume: bool = False,
         compare: bool = False,
     ) -> Diffusion:
-        """Learn a `Table`, such as `tables.read` returns; see `fit`."""
-        _check_kind("table", table, tables.Table, optional=False)
+        """Learn a `Table`, such as `tables.read` returns, or the rows of a `tables.TableFolder`; see `fit`.
+
+        A folder may hold more rows than fit in memory. It is read once for means, deviations and classes.
+        Then each step takes rows drawn uniformly from all of them, whatever their order; rows of many steps
+        are fetched in one pass. A model for tables is fitted to 100,000 of them, chosen at random.
+        """
+        if not isinstance(table, tables.TableFolder):
+            _check_kind("table", table, tables.Table, optional=False)
+        if compare and isinstance(table, tables.TableFolder):
+            raise InputError(
+                "compare needs a table in memory; compare with `Diffusion.compare` on some of its rows"
+            )
         self._fitted = fitting.fit(
             table,
             self._config,
@@ -167,9 +181,10 @@ class Diffusion:
             seed=seed,
             progress=progress,
             checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
             resume=resume,
         )
-        if compare:
+        if compare and isinstance(table, tables.Table):
             found = comparison.trial(table, self._config, self._sampling, seed=seed, progress=progress)
             self._fitted = replace(self._fitted, comparison=found)
         return self

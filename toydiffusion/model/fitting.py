@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +22,10 @@ from toydiffusion.distributions import Distribution, Prior, moments
 from toydiffusion.errors import InputError, seed_number, shown
 from toydiffusion.experts import Experts, ExpertsReport, TableConfig, fit_experts, prefers_power
 from toydiffusion.model.fitted_model import FittedModel, Provenance
+from toydiffusion.model.folder_fitting import batch_of, codec_of, moments_of, survey
 from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
-from toydiffusion.tables import Table, check_for_fit, default_columns
+from toydiffusion.tables import Table, TableFolder, check_for_fit, default_columns
 from toydiffusion.threads import one_thread
 from toydiffusion.training import (
     Checkpoint,
@@ -31,21 +35,26 @@ from toydiffusion.training import (
     check_checkpoint,
     fingerprint,
     run,
+    train,
+    train_streamed,
 )
 from toydiffusion.types import Denoiser, FloatArray, Labels, Points
 
+MOST_IN_MEMORY = 100_000
+"""The rows of a folder, chosen at random, to which a model for tables is fitted."""
 _FEW = 4000
 """Up to so many rows a second thread does not pay for the mixtures."""
 
 
 def fit(
-    table: Table,
+    table: Table | TableFolder,
     config: TrainConfig | TableConfig,
     sampling: SampleConfig,
     *,
     seed: int = 0,
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 30.0,
     resume: bool = False,
 ) -> FittedModel:
     """Fit a model to the table. `Diffusion.fit` explains the arguments."""
@@ -56,10 +65,16 @@ def fit(
         raise InputError("resume needs the checkpoint to go on from")
     if checkpoint is not None:
         check_checkpoint(checkpoint)
-    keeping = _Keeping(checkpoint, resume)
+    keeping = _Keeping(checkpoint, checkpoint_every, resume)
+    num_points = table.num_rows if isinstance(table, TableFolder) else len(table.points)
     if isinstance(config, TableConfig):
-        with one_thread() if len(table.points) <= _FEW else nullcontext():
+        if isinstance(table, TableFolder):
+            table = table.sample(MOST_IN_MEMORY, seed=seed)
+            num_points = len(table.points)
+        with one_thread() if num_points <= _FEW else nullcontext():
             found = _fit_experts(table, config, seed, progress, keeping)
+    elif isinstance(table, TableFolder):
+        found = _fit_folder(table, config, seed, progress, keeping)
     else:
         found = _fit_network(table, config, seed, progress, keeping)
     return FittedModel(
@@ -71,7 +86,7 @@ def fit(
         history=found.history,
         provenance=Provenance(
             seed=seed,
-            num_points=len(table.points),
+            num_points=num_points,
             versions=(("toydiffusion", toydiffusion.__version__), ("torch", str(torch.__version__))),
             source_digest=table.digest,
         ),
@@ -83,6 +98,7 @@ class _Keeping(NamedTuple):
     """The file of the checkpoint, if there is one, and whether to go on from it."""
 
     path: str | os.PathLike[str] | None
+    every: float
     resume: bool
 
     def checkpoint(
@@ -91,7 +107,7 @@ class _Keeping(NamedTuple):
         """Return the checkpoint of these points and settings, or None without a file."""
         if self.path is None:
             return None
-        return Checkpoint(self.path, fingerprint(z, label, config, seed=seed))
+        return Checkpoint(self.path, fingerprint(z, label, config, seed=seed), self.every)
 
 
 class _Found(NamedTuple):
@@ -116,11 +132,43 @@ def _fit_network(
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
     if keeping.resume and checkpoint is not None:
         checkpoint.resume(state)
-    with bar("training", config.total_steps(len(z), codec.num_classes), progress) as move:
-        for event in run(state, z, label, config, checkpoint):
+    steps = config.total_steps(len(z), codec.num_classes)
+    _train(state, train(state, z, label, config), steps, checkpoint, progress)
+    prior = Prior(moments(z, label), config.sigma_max)
+    return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
+
+
+def _train(
+    state: TrainState,
+    training: Iterator[TrainState],
+    steps: int,
+    checkpoint: Checkpoint | None,
+    progress: bool | None,
+) -> None:
+    """Train to the end, with a progress bar."""
+    with bar("training", steps, progress) as move:
+        for event in run(state, training, steps, checkpoint):
             if event.step % 10 == 0 or event.step == event.steps:
                 move(event.step, f"loss {event.loss:.4f}")
-    prior = Prior(moments(z, label), config.sigma_max)
+
+
+def _fit_folder(
+    folder: TableFolder, config: TrainConfig, seed: int, progress: bool | None, keeping: _Keeping
+) -> _Found:
+    """Train one network on rows that are fetched as they are needed."""
+    found = survey(folder, progress)
+    codec = codec_of(folder, found, standardize=config.standardize)
+    state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
+    checkpoint = None
+    if keeping.path is not None:
+        key = hashlib.sha256(json.dumps([asdict(config), seed, found.digest]).encode()).hexdigest()
+        checkpoint = Checkpoint(keeping.path, key, keeping.every)
+        if keeping.resume:
+            checkpoint.resume(state)
+    training = train_streamed(state, partial(batch_of, folder, codec), folder.num_rows, config)
+    steps = config.total_steps(folder.num_rows, codec.num_classes)
+    _train(state, training, steps, checkpoint, progress)
+    prior = Prior(moments_of(found, codec), config.sigma_max)
     return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
 
 
@@ -255,7 +303,7 @@ def fit_endless(model: FittedModel, truth: Distribution) -> Denoiser:
     assert config.batch_size is not None
     z, label = truth.rows(0, config.steps * config.batch_size, seed=model.provenance.seed + 1)
     state = TrainState.start(model.dim, classes, config, seed=model.provenance.seed)
-    for _ in run(state, z, label if classes > 1 else None, config):
+    for _ in run(state, train(state, z, label if classes > 1 else None, config), config.steps):
         pass
     network: Network = deepcopy(state.trained).cpu().double().requires_grad_(False)
     return network

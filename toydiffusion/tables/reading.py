@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toydiffusion.errors import InputError, plain
 from toydiffusion.files import file_digest
@@ -85,8 +87,15 @@ def read(
     return table if rows is not None else replace(table, digest=file_digest(path))
 
 
-def count_rows(path: str | os.PathLike[str]) -> int:
+def count_rows(
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+) -> int:
     """Return the number of rows of a table in a file; of a Parquet file from its footer alone.
+
+    - `columns`, `label_column`: as in `read`, for files that can only be read whole.
 
     Raises `InputError` for a file that is no table.
     """
@@ -96,7 +105,7 @@ def count_rows(path: str | os.PathLike[str]) -> int:
     path = Path(path)
     source = repr(str(path))
     if check_suffix(path) != ".parquet":
-        return len(read(path, on_bad="skip").points)
+        return len(read(path, columns=columns, label_column=label_column, on_bad="skip").points)
     _check_file(path, source)
     try:
         return int(pq.read_metadata(path).num_rows)
@@ -162,13 +171,60 @@ def _check_npy_header(file: IO[bytes], size: int, source: str) -> None:
         raise InputError(f"{source}: found {shape[1]:,} columns, at most {_MOST_COLUMNS:,} can be read")
 
 
-def _read_parquet(
-    path: Path,
-    columns: tuple[str, ...] | None,
-    label_column: str | None,
-    source: Source,
-    rows: range | None,
-) -> Table:
+def read_blocks(
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    wanted: NDArray[np.int64] | None = None,
+) -> Iterator[Table]:
+    """Yield the rows of a table, some at a time; the other arguments are those of `read`.
+
+    - `wanted`: the numbers of the rows, from 0, which must ascend. None (default): all.
+    """
+    import pyarrow as pa
+
+    path = Path(path)
+    if check_suffix(path) != ".parquet":
+        table = read(path, columns=columns, label_column=label_column)
+        for first in range(0, len(table.points), _AT_ONCE):
+            block = table.rows(range(first, min(first + _AT_ONCE, len(table.points))))
+            if wanted is None:
+                yield block
+            elif len(own := _within(wanted, first, len(block.points))):
+                yield block.at(own)
+        return
+    source = Source.of(repr(str(path)), "raise")
+    _check_file(path, source.name)
+    names = None if columns is None else names_of(columns)
+    label = None if label_column is None else name_of(label_column, "label_column")
+    with _parquet(path, names, label, source) as (file, chosen):
+        sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        for group, size in enumerate(sizes):
+            first = int(starts[group])
+            if wanted is not None and not len(_within(wanted, first, size)):
+                continue
+            for batch in file.iter_batches(_AT_ONCE, row_groups=[group], columns=chosen):
+                place = replace(source, first=first)
+                if wanted is None:
+                    yield _from_arrow(batch, chosen, label, place)
+                elif len(few := _within(wanted, first, len(batch))):
+                    yield _from_arrow(batch.take(pa.array(few)), chosen, label, place)
+                first += len(batch)
+
+
+def _within(wanted: NDArray[np.int64], first: int, size: int) -> NDArray[np.int64]:
+    """Return which of the `size` rows from `first` on are wanted, counted from the first of them."""
+    low, high = np.searchsorted(wanted, [first, first + size])
+    return wanted[low:high] - first
+
+
+@contextmanager
+def _parquet(
+    path: Path, columns: tuple[str, ...] | None, label_column: str | None, source: Source
+) -> Iterator[tuple[Any, list[str]]]:
+    """Yield an open Parquet file and the names of the columns to read: the numeric ones, then the labels'."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,19 +234,39 @@ def _read_parquet(
             schema = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
             check_names(schema, source.name)
             index = index_columns(file.schema_arrow)
-            names, chosen, label = plan(schema, columns, label_column, source.name, index)
-            wanted = [schema[j] for j in (chosen if label is None else [*chosen, label])]
-            data = file.read(wanted) if rows is None else _parquet_rows(file, wanted, rows)
+            _, chosen, label = plan(schema, columns, label_column, source.name, index)
+            yield file, [schema[j] for j in (chosen if label is None else [*chosen, label])]
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source.name}: not a readable Parquet file ({plain(error)})") from error
-    if rows is not None:
-        source = replace(source, first=rows.start)
-    points = np.empty((data.num_rows, len(names)))
+
+
+def _from_arrow(data: Any, chosen: list[str], label_column: str | None, source: Source) -> Table:
+    """Return a table from Arrow columns: those chosen, of which the labels' is the last."""
+    import pyarrow as pa
+
+    table = pa.table(data) if not isinstance(data, pa.RecordBatch) else pa.Table.from_batches([data])
+    names = tuple(chosen if label_column is None else chosen[:-1])
+    points = np.empty((table.num_rows, len(names)))
     for j, name in enumerate(names):
-        points[:, j] = column_numbers(data[name], name, source)
+        points[:, j] = column_numbers(table[name], name, source)
     check_finite(points, names, source)
-    labels = None if label_column is None else column_labels(data[label_column], label_column, source)
+    labels = None if label_column is None else column_labels(table[label_column], label_column, source)
     return Table(points, names, labels, label_column, source.name)
+
+
+def _read_parquet(
+    path: Path,
+    columns: tuple[str, ...] | None,
+    label_column: str | None,
+    source: Source,
+    rows: range | None,
+) -> Table:
+    with _parquet(path, columns, label_column, source) as (file, chosen):
+        data = file.read(chosen) if rows is None else _parquet_rows(file, chosen, rows)
+    first = 0 if rows is None else rows.start
+    table = _from_arrow(data, chosen, label_column, replace(source, first=first))
+    # Unnamed columns that are asked for by other names, by position.
+    return table if columns is None else replace(table, columns=columns)
 
 
 def _parquet_rows(file: Any, columns: list[str], rows: range) -> Any:

@@ -78,6 +78,11 @@ class Table:
         return np.zeros(len(finite), dtype=bool) if finite.all() else np.asarray(~finite.all(axis=1))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns: x0, x1, ... where they have none."""
+        return self.columns or default_columns(self.points.shape[1])
+
+    @property
     def label_texts(self) -> LabelArray | None:
         """The labels as they are written in a CSV file, `(n,)` str objects; None if there are none.
 
@@ -123,6 +128,11 @@ class Table:
         part = slice(rows.start, rows.stop)
         labels = None if self.labels is None else self.labels[part]
         return replace(self, points=self.points[part], labels=labels, digest=None)
+
+    def at(self, rows: NDArray[np.int64]) -> Table:
+        """Return the rows of these numbers, from 0; without a digest."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, points=self.points[rows], labels=labels, digest=None)
 
 
 def describe(values: FloatArray | LabelArray) -> str:

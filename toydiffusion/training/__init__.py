@@ -7,11 +7,13 @@
 from toydiffusion.training.checkpoint import Checkpoint, Resumable, check_checkpoint, fingerprint, kept
 from toydiffusion.training.config import TrainConfig
 from toydiffusion.training.gradient import FlatWeights, MirroredLoss
-from toydiffusion.training.loop import TrainEvent, TrainingError, run, train
+from toydiffusion.training.loop import Batch, TrainEvent, TrainingError, run, train, train_on
 from toydiffusion.training.loss import denoising_loss, expected_loss
 from toydiffusion.training.state import History, TrainState, build
+from toydiffusion.training.streaming import train_streamed
 
 __all__ = [
+    "Batch",
     "Checkpoint",
     "FlatWeights",
     "History",
@@ -29,4 +31,6 @@ __all__ = [
     "kept",
     "run",
     "train",
+    "train_on",
+    "train_streamed",
 ]

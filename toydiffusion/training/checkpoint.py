@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from toydiffusion.errors import InputError, shown
+from toydiffusion.errors import InputError, finite_number, shown, store
 from toydiffusion.files import Archive, check_target
 from toydiffusion.types import Labels, Points
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Step = TypeVar("Step")
-_SECONDS = 30
-"""How often a checkpoint is written."""
 
 
 class Resumable(Protocol):
@@ -43,10 +41,16 @@ class Checkpoint:
 
     - `path`: the file.
     - `fingerprint`: which data and settings it belongs to; see `fingerprint`.
+    - `every`: how many seconds pass until it is written again, default 30.
     """
 
     path: str | os.PathLike[str]
     fingerprint: str
+    every: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the seconds."""
+        store(self, "every", finite_number("checkpoint_every", self.every, least=0, unit="of seconds"))
 
     def save(self, state: Resumable) -> None:
         """Write the state, complete or not at all."""
@@ -92,7 +96,7 @@ def fingerprint(z: Points, label: Labels | None, config: DataclassInstance, *, s
 
 
 def kept(steps: Iterator[Step], state: Resumable, checkpoint: Checkpoint | None) -> Iterator[Step]:
-    """Yield from `steps`; write a checkpoint every half minute, at the end, and on `KeyboardInterrupt`.
+    """Yield from `steps`; write a checkpoint as often as it says, at the end, and on `KeyboardInterrupt`.
 
     Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
 
@@ -108,7 +112,7 @@ def kept(steps: Iterator[Step], state: Resumable, checkpoint: Checkpoint | None)
                 if checkpoint is not None:
                     checkpoint.save(state)
                 raise
-            if checkpoint is not None and monotonic() - saved > _SECONDS:
+            if checkpoint is not None and monotonic() - saved >= checkpoint.every:
                 checkpoint.save(state)
                 saved = monotonic()
         if checkpoint is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,42 +25,69 @@ class TrainingError(ArithmeticError):
     """The loss is no longer a finite number; the message names the step and the learning rate."""
 
 
+class Batch(NamedTuple):
+    """Points of a step: `points` `(b, d)` float32 in z, and their class indices `labels` `(b,)` or None."""
+
+    points: Points
+    labels: Labels | None
+
+
 def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfig) -> Iterator[TrainState]:
+    """Carry `state` on to the last step, and yield it after every step; see `train_on`.
+
+    A step takes the next points of a shuffled epoch. The share `config.held_out` of the points is kept apart.
+
+    - `z` `(n, d)`, `label` `(n,)` or None: the points and their class indices.
+    """
+    order = torch.randperm(len(z), generator=RowNoise(state.seed, "held out").generator())
+    kept_apart = order[: round(config.held_out * len(z))]
+    rows = order[len(kept_apart) :].sort().values
+    if len(rows) < 1:
+        raise InputError(f"held_out {config.held_out} leaves none of {len(z)} points to train on")
+    points = z.float()
+
+    def at(rows: Tensor) -> Batch:
+        return Batch(points[rows], None if label is None else label[rows])
+
+    size = config.points_per_step(len(z))
+    steps = config.total_steps(len(z), state.weights.network.num_classes)
+    batches = map(at, _batches(rows, size, state))
+    return train_on(state, batches, at(kept_apart) if len(kept_apart) else None, steps, config)
+
+
+def train_on(
+    state: TrainState, batches: Iterator[Batch], held_out: Batch | None, steps: int, config: TrainConfig
+) -> Iterator[TrainState]:
     """Carry `state` on to the last step, and yield it after every step.
 
-    A step takes the next points of a shuffled epoch and as many noise levels, one from each of as many
-    strata. It moves the weights down the gradient of `denoising_loss`. Every point comes with its noise and
-    with the opposite noise: at low sigma the network's target is -eps nearly everywhere, so the two
-    contributions to the gradient cancel except at the edges.
+    A step takes a batch and as many noise levels, one from each of as many strata. It moves the weights down
+    the gradient of `denoising_loss`. Every point comes with its noise and with the opposite noise: at low
+    sigma the network's target is -eps nearly everywhere, so the two contributions to the gradient cancel
+    except at the edges.
 
     The random numbers of step i depend on the seed and on i only. So an interrupted and resumed run ends with
     the same weights.
+
+    - `batches`: the points of step `state.step` and of those after it.
+    - `held_out`: points to measure the loss on, or None.
+    - `steps`: the number of the last step.
 
     Raises `TrainingError` as soon as the loss is not finite.
     """
     network = state.weights.network
     device, num_classes = state.weights.values.device, network.num_classes
-    steps, size = config.total_steps(len(z), num_classes), config.points_per_step(len(z))
-    order = torch.randperm(len(z), generator=RowNoise(state.seed, "held out").generator())
-    kept_apart = order[: round(config.held_out * len(z))]
-    kept = order[len(kept_apart) :].sort().values
-    if len(kept) < 1:
-        raise InputError(f"held_out {config.held_out} leaves none of {len(z)} points to train on")
-    points = z.float()
-    batches = _batches(kept, size, state)
     noise = config.noise()
     mirrored_loss = MirroredLoss(state.weights)
-
     while state.step < steps:
         generator = RowNoise(state.seed, "training").generator(state.step)
-        rows = next(batches)
-        sigma = noise.sample_sigma(len(rows), generator).float()
-        eps = torch.randn(len(rows), points.shape[1], generator=generator)
+        points, label = next(batches)
+        sigma = noise.sample_sigma(len(points), generator).float()
+        eps = torch.randn(points.shape, generator=generator)
         chosen = None
         if label is not None:
-            dropped = torch.rand(len(rows), generator=generator) < config.label_dropout
-            chosen = torch.where(dropped, num_classes, label[rows]).to(device)
-        loss, gradient = mirrored_loss(points[rows].to(device), sigma.to(device), eps.to(device), chosen)
+            dropped = torch.rand(len(points), generator=generator) < config.label_dropout
+            chosen = torch.where(dropped, num_classes, label).to(device)
+        loss, gradient = mirrored_loss(points.to(device), sigma.to(device), eps.to(device), chosen)
         value = loss.item()
         rate = config.learning_rate * (1 - state.step / steps) * min(1, (state.step + 1) / _WARM_UP)
         if not math.isfinite(value):
@@ -71,11 +99,10 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
         state.average.values.lerp_(state.weights.values, 1 / (1 + config.averaging * state.step))
         state.loss.append(value)
         state.step += 1
-        if len(kept_apart) and (state.step % max(1, steps // 50) == 0 or state.step == steps):
-            held = kept_apart
-            apart = None if label is None else label[held].to(device)
+        if held_out is not None and (state.step % max(1, steps // 50) == 0 or state.step == steps):
+            apart = None if held_out.labels is None else held_out.labels.to(device)
             # The same noise each time, so that differences of the losses are those of the weights.
-            held_loss, _ = expected_loss(state.average.network, config, points[held].to(device), apart)
+            held_loss, _ = expected_loss(state.average.network, config, held_out.points.to(device), apart)
             if held_loss <= min((before for _, before in state.held_out), default=math.inf):
                 state.best = state.average.values.clone()
             state.held_out.append((state.step, held_loss))
@@ -129,17 +156,14 @@ class TrainEvent:
 
 
 def run(
-    state: TrainState,
-    z: Points,
-    label: Labels | None,
-    config: TrainConfig,
-    checkpoint: Checkpoint | None = None,
+    state: TrainState, training: Iterator[TrainState], steps: int, checkpoint: Checkpoint | None = None
 ) -> Iterator[TrainEvent]:
     """Train to the end, and yield an event after each step; see `kept` for interruptions.
 
+    - `training`: what `train` or `train_on` returned for the state.
+    - `steps`: the number of the last step.
     - `checkpoint`: the file to go on from later.
     """
-    steps = config.total_steps(len(z), state.weights.network.num_classes)
     with one_thread():
-        for _ in kept(train(state, z, label, config), state, checkpoint):
+        for _ in kept(training, state, checkpoint):
             yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
