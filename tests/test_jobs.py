@@ -6,6 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -356,6 +361,52 @@ def test_a_bucket_gets_the_same_bytes_and_a_job_goes_on_there(work: Path, bucket
     assert store.size_and_digest("part-000003.parquet") == (whole.shards[3].size, whole.shards[3].digest)
     with pytest.raises(td.InputError, match="another seed"):
         jobs.sample(work / "m.safetensors", 1000, out, seed=1, **SIZES)
+
+
+# A cluster -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_address_without_a_cluster_is_refused_in_time(work: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(td.InputError, match="is no Ray cluster that can be joined"):
+            list(jobs.OnRay(address, 1).run(abs, [1]))
+        assert time.monotonic() - began < 60  # Ray alone would take minutes; not a measurement
+    with pytest.raises(td.InputError, match="no cluster answers at"):
+        list(jobs.OnRay(address, 1).run(abs, [1]))
+
+
+@pytest.mark.slow
+def test_a_cluster_is_joined_with_a_warning_where_it_has_no_token(work: Path) -> None:
+    """In a process of its own, since Ray reads once whether there are tokens."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "disabled", "HOME": str(work), "RAY_USAGE_STATS_ENABLED": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    start = f"start --head --port={port} --node-ip-address=127.0.0.1 --num-cpus=2 --include-dashboard=false"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    folder = f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"
+    subprocess.run([*ray, *start.split(), folder], check=True, **quiet)
+    try:
+        words = "sample m.safetensors -n 1000 --shard-rows 300 --batch-size 128 --workers 2 --out"
+        del environment["RAY_AUTH_MODE"]
+        found = subprocess.run(
+            [sys.executable, "-m", "toydiffusion", *words.split(), "out/", "--cluster", f"127.0.0.1:{port}"],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        assert "joined without a token: whoever reaches its ports can run programs on it" in found.stderr
+    finally:
+        subprocess.run([*ray, "stop", "--force"], check=False, **quiet)
+    jobs.sample(work / "m.safetensors", 1000, work / "whole", **SIZES)
+    assert contents(work / "out") == contents(work / "whole")
 
 
 # The command line ------------------------------------------------------------------------------------

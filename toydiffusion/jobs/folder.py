@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from toydiffusion.errors import InputError, plain, shown
 from toydiffusion.files import replacing
 
+MANIFEST = "_manifest.json"
+"""The file that says what the job of a folder is, and which shards it has."""
 _TEMPORARY = re.compile(r"\._?part-\d{6}\.\d+-[0-9a-f]+\.part\.(parquet|json)|\._manifest\..*\.part\.json")
 """What `replacing` calls a file that is not yet whole."""
 

@@ -51,7 +51,7 @@ class Local:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        given = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+        given = processors() if self.workers is None else self.workers
         store(self, "workers", whole_number("workers", given, 1, 10_000))
 
     def run(self, task: Callable[[int], Answer], numbers: Sequence[int]) -> Iterator[Answer]:
@@ -85,6 +85,11 @@ class Local:
                         "memory; take fewer workers or smaller pieces"
                     ) from None
             todo = [number for number in todo if number not in done]
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finished(running: dict[Future[Answer], int], done: set[int]) -> Iterator[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import multiprocessing
 import os
 import secrets
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from toydiffusion.errors import InputError, shown, store, whole_number
-from toydiffusion.jobs.local import MOST_DEATHS, Answer, WorkerError
+from toydiffusion.jobs.local import MOST_DEATHS, Answer, WorkerError, processors
 
-_SECONDS = 5.0
-"""How long a cluster may take to answer. Ray itself would wait for minutes."""
+_SECONDS = 10.0
+"""How long a cluster may take to answer, and to let one join. Ray itself would wait for minutes."""
 _STORE = 100 * 2**20
 """The bytes of Ray's object store here. Shards go to files, so little is in it."""
 
@@ -77,10 +78,10 @@ class OnRay:
                 ray.shutdown()
 
     def _connect(self, ray: Any, folder: str) -> None:
-        quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
         if self.address is None:
             ray.init(
-                num_cpus=self.workers or len(os.sched_getaffinity(0)),
+                num_cpus=self.workers or processors(),
                 include_dashboard=False,
                 object_store_memory=_STORE,
                 _node_ip_address="127.0.0.1",
@@ -93,6 +94,8 @@ class OnRay:
             socket.create_connection((host, port), timeout=_SECONDS).close()
         except OSError as error:
             raise InputError(f"no cluster answers at {shown(self.address)} ({error})") from None
+        if not _can_be_joined(self.address):
+            raise InputError(f"what answers at {shown(self.address)} is no Ray cluster that can be joined")
         if os.environ["RAY_AUTH_MODE"].lower() != "token":
             warnings.warn(
                 f"the cluster at {self.address} is joined without a token: whoever reaches its ports can run "
@@ -105,6 +108,36 @@ class OnRay:
         except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"cannot join the cluster at {shown(self.address)}: {reason}") from None
+
+
+def _can_be_joined(address: str) -> bool:
+    """Whether Ray can join within 10 seconds. It is tried in another process, since Ray cannot be stopped."""
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    trial = context.Process(target=_join, args=(ours, address))
+    trial.start()
+    ours.close()
+    try:
+        theirs.recv()  # that Ray is imported
+        return bool(theirs.poll(_SECONDS) and theirs.recv())
+    except EOFError:
+        return False
+    finally:
+        trial.kill()
+        trial.join()
+        theirs.close()
+
+
+def _join(driver: Connection, address: str) -> None:
+    """Join a cluster, and say so."""
+    # What Ray prints about it is for nobody.
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    import ray
+
+    driver.send(True)
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    driver.send(True)
 
 
 def _piece(task: Callable[[int], Answer], number: int) -> Answer:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from toydiffusion.errors import InputError, shown, whole_number
-from toydiffusion.jobs.folder import Folder, folder_at
+from toydiffusion.jobs.folder import MANIFEST, Folder, folder_at
 from toydiffusion.jobs.job import Input, Job, checked_shard_rows, inputs_of, model_of
 from toydiffusion.jobs.local import Executor, Local
 from toydiffusion.jobs.operations import OPERATIONS, Tally
@@ -20,7 +20,6 @@ from toydiffusion.model import Diffusion, load
 from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
 
-MANIFEST = "_manifest.json"
 _FORMAT = 1
 _FEWEST_SCORED = 2**17
 """The most rows of a shard of log-densities: some seconds of work in two columns, some minutes in many."""

@@ -14,7 +14,7 @@ import numpy as np
 from toydiffusion import tables
 from toydiffusion.errors import InputError, shown
 from toydiffusion.files import file_digest
-from toydiffusion.jobs.folder import folder_at
+from toydiffusion.jobs.folder import MANIFEST, folder_at
 from toydiffusion.jobs.job import Job
 from toydiffusion.jobs.operations import OPERATIONS, Tally
 from toydiffusion.model import Diffusion, load
@@ -93,7 +93,7 @@ def _prepared(task: Task) -> tuple[Job, Diffusion]:
     except OSError as error:
         raise InputError(f"{where} cannot read {shown(job.model)}: {error.strerror}") from error
     folder = folder_at(task.out)
-    if folder.read("_manifest.json") is None:
+    if folder.read(MANIFEST) is None:
         raise InputError(f"{where} does not see the folder {folder.name}; give one that all workers share")
     model = load(job.model)
     own, driver = json.loads(maker_of(model, job)), json.loads(task.maker)
