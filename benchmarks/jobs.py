@@ -1,26 +1,29 @@
 """Bulk jobs: what they cost beside the bare operation, what two workers gain, memory, and how cost grows.
 
-`python benchmarks/jobs.py [part ...]`: `overhead`, `workers`, `memory`, `growth`. Files go to a temporary
-folder, which needs 4 GB. The program is started anew for each measurement of time, one after another.
+`python benchmarks/jobs.py [part ...]`: `overhead`, `workers`, `memory`, `learning`, `standardizer`,
+`sweeping`, `growth`. Files go to a temporary folder, which needs 5 GB.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 import toydiffusion as td
 from toydiffusion import jobs
+from toydiffusion.codec import RunningMoments
 from toydiffusion.jobs import Local
 from toydiffusion.model import load
+from toydiffusion.sweeps import Sweep, run_sweep
 from toydiffusion.threads import one_thread
 
 ROUNDS = 5
@@ -45,11 +48,8 @@ def overhead(folder: Path) -> None:
     path = model_at(folder)
     model = load(path)
     plan = td.SampleConfig(steps=STEPS)
-    jobs.sample(path, 100_000, folder / "points", executor=Local(1))
-    table = td.tables.read(folder / "points" / "part-000000.parquet")
     whole = td.Table(model.sample(100_000, seed=5), ("x0", "x1"))
     whole.to_pandas().to_parquet(folder / "points.parquet")
-    assert len(table.points)
 
     def bare_sample() -> None:
         with one_thread():
@@ -70,7 +70,7 @@ def overhead(folder: Path) -> None:
         jobs.log_prob(path, folder / "points.parquet", folder / "out", executor=Local(1))
 
     for name, bare, bulk, rounds in (
-        ("10^7 samples in 10 steps", bare_sample, bulk_sample, 3),
+        ("10^7 samples in 10 steps", bare_sample, bulk_sample, 1),
         ("10^5 log-densities", bare_scores, bulk_scores, 3),
     ):
         pairs = [(timed(bare), timed(bulk)) for _ in range(rounds)]
@@ -93,7 +93,7 @@ def workers(folder: Path) -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
         command = [sys.executable, "-m", "toydiffusion", "sample", str(path), "-n", str(n)]
         command += ["--steps", str(plan.steps), "--out", f"{folder}/out/", "--workers", str(number)]
-        process = subprocess.Popen([*command, "--shard-rows", "100000"], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, "--shard-rows", "50000"], stdout=subprocess.DEVNULL)
         first = last = 0.0
         seen = at_first = 0
         while process.poll() is None or not last:
@@ -108,41 +108,111 @@ def workers(folder: Path) -> None:
 
     ratios = []
     for _ in range(ROUNDS):
-        one, two = seconds(1, 6 * 10**6), seconds(2, 6 * 10**6)
+        one, two = seconds(1, 2 * 10**6), seconds(2, 2 * 10**6)
         ratios.append(one / two)
         print(f"a shard each {one:.3f} s with one worker, {two:.3f} s with two: {one / two:.2f}", flush=True)
     print(f"median gain of two workers: {statistics.median(ratios):.2f}", flush=True)
 
 
+def peaks(command: list[str]) -> tuple[float, float]:
+    """Run a command; return the peak memory of it and of its largest child, in GiB, by the kernel."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    found: dict[int, int] = {}
+    while process.poll() is None:
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if process.pid in (int(entry.name), parent):
+                    lines = (entry / "status").read_text().splitlines()
+                    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+                    found[int(entry.name)] = max(peak, found.get(int(entry.name), 0))
+            except (OSError, StopIteration):
+                continue
+        time.sleep(0.2)
+    assert process.returncode == 0
+    driver = found.pop(process.pid)
+    return driver / 2**20, max(found.values(), default=0) / 2**20
+
+
 def memory(folder: Path) -> None:
-    """Peak memory of driver and workers, as the kernel counts it, for 10^7 and 10^8 samples."""
+    """Peak memory of driver and workers for 10^7 and 10^8 samples."""
     path = model_at(folder)
     for n in (10**7, 10**8):
         shutil.rmtree(folder / "out", ignore_errors=True)
         command = [sys.executable, "-m", "toydiffusion", "sample", str(path), "-n", str(n), "--steps", "2"]
-        process = subprocess.Popen([*command, "--out", f"{folder}/out/", "--workers", "2"])
-        peaks: dict[str, int] = {}
-        while process.poll() is None:
-            for entry in Path("/proc").glob("[0-9]*"):
-                try:
-                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    if int(entry.name) == process.pid or parent == process.pid:
-                        peak = next(
-                            int(line.split()[1])
-                            for line in (entry / "status").read_text().splitlines()
-                            if line.startswith("VmHWM")
-                        )
-                        peaks[entry.name] = max(peak, peaks.get(entry.name, 0))
-                except (OSError, StopIteration):
-                    continue
-            time.sleep(0.2)
-        driver = peaks.pop(str(process.pid)) / 2**20
-        others = max(peaks.values()) / 2**20
+        began = time.perf_counter()
+        driver, worker = peaks([*command, "--out", f"{folder}/out/", "--workers", "2"])
+        seconds = time.perf_counter() - began
         size = sum(file.stat().st_size for file in (folder / "out").iterdir()) / 1e9
         print(
-            f"{n:,} samples: driver {driver:.2f} GiB, workers {others:.2f} GiB, files {size:.2f} GB",
+            f"{n:,} samples: driver {driver:.2f} GiB, workers {worker:.2f} GiB, "
+            f"{size:.2f} GB, {seconds:.0f} s",
             flush=True,
         )
+
+
+def learning(folder: Path) -> None:
+    """Peak memory of a training on 4 GB of Parquet, and how long it takes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "in").mkdir()
+    for number in range(16):
+        x = np.random.default_rng(number).uniform(-1, 1, size=(16 * 2**20, 2))
+        table = pa.table({"x0": x[:, 0], "x1": x[:, 1]})
+        pq.write_table(
+            table, folder / "in" / f"{number:02}.parquet", use_dictionary=False, compression="none"
+        )
+    size = sum(file.stat().st_size for file in (folder / "in").iterdir()) / 1e9
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "toydiffusion", "fit", str(folder / "in"), "--steps", "1000"]
+    driver, _ = peaks([*command, "--out", str(folder / "m.safetensors")])
+    print(f"{size:.1f} GB of Parquet: {driver:.2f} GiB, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def standardizer(_: Path) -> None:
+    """Mean and deviation of 10^8 streamed rows against two passes in long double."""
+    n, size, about = 10**8, 2**16, None
+
+    def blocks() -> Iterator[np.ndarray]:
+        for first in range(0, n, size):
+            yield np.random.default_rng([1, first]).normal(1e6, 1.0, size=(min(size, n - first), 1))
+
+    found, total = None, np.longdouble(0)
+    for x in blocks():
+        own = RunningMoments.of(x, about)
+        found = own if found is None else found.merged(own)
+        about = found.about
+        total += x.astype(np.longdouble).sum()
+    mean = total / n
+    square = sum((((x.astype(np.longdouble) - mean) ** 2).sum() for x in blocks()), np.longdouble(0))
+    deviation = np.sqrt(square / n)
+    assert found is not None
+    print(f"mean off by {abs(float(found.mean[0] - mean) / float(deviation)):.1e} deviations,", end=" ")
+    print(f"deviation by {abs(float(found.deviation[0] / deviation) - 1):.1e}", flush=True)
+
+
+def sweeping(folder: Path) -> None:
+    """What the executor adds to 1,000 pieces of 0.2 s with two workers, and a rerun of a finished sweep."""
+    began = time.perf_counter()
+    executor = Local(2)
+    assert sum(1 for _ in executor.run(wait_a_little, range(1000))) == 1000
+    seconds = time.perf_counter() - began
+    print(f"1,000 pieces of 0.2 s: {seconds:.1f} s with two workers, {seconds / 100 - 1:.1%} more than 100 s")
+    sweep = Sweep(
+        points=(50,),
+        seeds=tuple(range(50)),
+        samples=50,
+        train={"steps": (1,), "width": (4,)},
+        sample={"steps": tuple(range(1, 21))},
+    )
+    run_sweep(sweep, folder, executor=Local(2))
+    print(f"a rerun of 1,000 finished cells: {timed(lambda: run_sweep(sweep, folder)):.2f} s", flush=True)
+
+
+def wait_a_little(number: int) -> int:
+    time.sleep(0.2)
+    return number
 
 
 def growth(folder: Path) -> None:
@@ -170,7 +240,15 @@ def growth(folder: Path) -> None:
         print(f"{name}: {seconds / n * 1e6:.2f} s a million, {size / n:.1f} bytes a row", flush=True)
 
 
-PARTS = {"overhead": overhead, "workers": workers, "memory": memory, "growth": growth}
+PARTS = {
+    "overhead": overhead,
+    "workers": workers,
+    "memory": memory,
+    "learning": learning,
+    "standardizer": standardizer,
+    "sweeping": sweeping,
+    "growth": growth,
+}
 
 
 if __name__ == "__main__":
@@ -178,4 +256,3 @@ if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
         with tempfile.TemporaryDirectory() as place:
             PARTS[part](Path(place))
-    print(f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -1151,7 +1151,7 @@ MUTANTS = [
     Mutant(
         "squares about 0 for thin components",
         "experts/mixture.py",
-        "return bool(x.square().sum(-1).max() < _THIN * thinnest)",
+        "return some.farthest < _THIN * self.thinnest",
         "return True",
         f"{EXPERTS} -k careful_way",
     ),

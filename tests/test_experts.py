@@ -16,7 +16,16 @@ from toydiffusion.denoisers import GaussianExpert, ResidualSizes, Stacked
 from toydiffusion.density import elbo
 from toydiffusion.distributions import Gaussian, GaussianMixture, Prior
 from toydiffusion.experts import Experts, fit_experts, fitting, mixture, networks
-from toydiffusion.experts.mixture import Shape, _Components, _Padded, fit_mixture, fitted, fold_of, stacked
+from toydiffusion.experts.mixture import (
+    Shape,
+    _Components,
+    _Padded,
+    _Points,
+    fit_mixture,
+    fitted,
+    fold_of,
+    stacked,
+)
 from toydiffusion.experts.networks import FoldNetworks, FoldState, train_folds
 from toydiffusion.experts.stack import stack
 
@@ -28,6 +37,11 @@ PAIR = GaussianMixture(
 
 def sample(law: GaussianMixture | Gaussian, n: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(law.sample(n, seed=seed)[0])
+
+
+def whole(padded: _Padded) -> _Points:
+    """All points at once."""
+    return _Points(padded.points, float(padded.points.square().sum(-1).max()))
 
 
 # Folds and stacking of densities ---------------------------------------------------------------------
@@ -83,7 +97,7 @@ def test_em_without_shrinkage_finds_what_scikit_learn_finds() -> None:
     padded = _Padded.of(z, torch.zeros(800, dtype=torch.int64), fold, 2)
     start = _Components.first(padded, 2, 0)
     found = fitted(padded, Shape(2, 1e-9, 0.0), start, 300)
-    own = float(found.joint(padded.points)[-1, 0].logsumexp(0).mean())
+    own = float(found.joint(whole(padded))[-1, 0].logsumexp(0).mean())
     theirs = SklearnMixture(2, reg_covar=0, tol=1e-9, max_iter=1000, random_state=0).fit(z.numpy())
     assert own == pytest.approx(theirs.score(z.numpy()), abs=2e-3)
 
@@ -94,10 +108,10 @@ def test_squares_about_0_and_about_the_means_give_the_same_fit(monkeypatch: pyte
     label, fold = torch.arange(300) % 2, fold_of(None, 300, 3, 0)
     padded = _Padded.of(z, label, fold, 3)
     start = _Components.first(padded, 4, 0)
-    assert start.wide(padded.points)
+    assert start.wide(whole(padded))
     fast = fitted(padded, Shape(4, 2.0, 0.1), start, 20)
     monkeypatch.setattr(mixture, "_THIN", 0.0)
-    assert not start.wide(padded.points)
+    assert not start.wide(whole(padded))
     careful = fitted(padded, Shape(4, 2.0, 0.1), start, 20)
     torch.testing.assert_close(fast.mean, careful.mean, atol=1e-8, rtol=0)
     torch.testing.assert_close(fast.covariance, careful.covariance, atol=1e-8, rtol=0)
@@ -114,8 +128,9 @@ def test_thin_components_take_the_careful_way() -> None:
         torch.full((1, 1, 1, 2), 2.0).double(),
         thin[None, None, None],
     )
-    assert not one.wide(x[None])
-    torch.testing.assert_close(one.joint(x[None])[0, 0, 0], law.log_prob(x), atol=1e-5, rtol=0)
+    some = _Points(x[None], float(x.square().sum(1).max()))
+    assert not one.wide(some)
+    torch.testing.assert_close(one.joint(some)[0, 0, 0], law.log_prob(x), atol=1e-5, rtol=0)
 
 
 def test_shrinkage_is_the_posterior_mode_of_its_formula() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -210,6 +211,7 @@ class _Padded:
     - `place` `(n,)`: where each point is in `(K, N)` flattened.
     - `fold` `(n,)`: the fold of each point.
     - `frequencies` `(K,)`: the shares of the classes.
+    - `cut`: the points cut into parts of one size, kept from one step of EM to the next.
     """
 
     points: Tensor
@@ -218,6 +220,7 @@ class _Padded:
     place: Tensor
     fold: Tensor
     frequencies: Tensor
+    cut: dict[int, list[_Points]] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -246,10 +249,22 @@ class _Padded:
             counts / len(z),
         )
 
+    def parts(self, fit: _Components) -> Iterator[tuple[_Points, Tensor]]:
+        """Yield the points some at a time, since each meets all components of a fit, and their weights."""
+        size = max(1, _NUMBERS // fit.mean.numel())
+        if size not in self.cut:
+            # Those of the size before are of no more use.
+            self.cut.clear()
+            farthest = float(self.points.square().sum(-1).max())
+            self.cut[size] = [_Points(x, farthest) for x in torch.split(self.points, size, 1)]
+        several = self.points.shape[1] * self.points.shape[2] ** 2 > _NUMBERS
+        for some, weight in zip(self.cut[size], torch.split(self.weight, size, 2), strict=True):
+            # With many points their squares are made anew each time, to save memory.
+            yield (_Points(some.x, some.farthest) if several else some), weight
+
     def held_out(self, fit: _Components) -> Tensor:
         """Return `log p(z | label)` of each point under the fit without its fold, `(n,)`."""
-        size = max(1, _NUMBERS // fit.mean.numel())
-        parts = [fit.joint(x).logsumexp(2) for x in torch.split(self.points, size, 1)]
+        parts = [fit.joint(some).logsumexp(2) for some, _ in self.parts(fit)]
         each = torch.cat(parts, 2).flatten(1)[:, self.place]
         return each[self.fold, torch.arange(len(self.fold))]
 
@@ -300,14 +315,25 @@ class _Components:
             unit.expand(fits, classes, k, dim, dim),
         )
 
-    def joint(self, x: Tensor) -> Tensor:
-        """Return `log share_j N(x; mean_j, covariance_j)` at x `(K, N, d)`, as `(B + 1, K, k, N)`."""
+    @cached_property
+    def whiten(self) -> Tensor:
+        """The inverse of the Cholesky factor of each covariance, `(B + 1, K, k, d, d)`."""
         factor = torch.linalg.cholesky(self.covariance)
-        unit = torch.eye(x.shape[2]).to(x).expand_as(factor)
-        whiten = torch.linalg.solve_triangular(factor, unit, upper=False)
+        unit = torch.eye(factor.shape[-1]).to(factor).expand_as(factor)
+        inverse: Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
+        return inverse
+
+    @cached_property
+    def thinnest(self) -> float:
+        """A bound below all variances in any direction: 1 over the largest trace of a precision."""
+        return 1 / float(self.whiten.square().sum((-2, -1)).max())
+
+    def joint(self, some: _Points) -> Tensor:
+        """Return `log share_j N(x; mean_j, covariance_j)` at some points, as `(B + 1, K, k, N)`."""
+        x, whiten = some.x, self.whiten
         height = whiten.diagonal(dim1=-2, dim2=-1).log().sum(-1) - x.shape[2] / 2 * math.log(2 * math.pi)
         height = height + self.share.log()
-        if not self.wide(x):
+        if not self.wide(some):
             # x - mean comes before the whitening: nearly collinear columns would cancel badly after it.
             away = x[:, None] - self.mean[..., None, :]
             joint: Tensor = height[..., None] - (away @ whiten.mT).square().sum(-1) / 2
@@ -320,20 +346,21 @@ class _Components:
         weight = torch.cat([height[..., None], pull, -twice * precision[..., one, other]], -1)
         fits, classes, k, size = weight.shape
         # One product for each class, of all components of all fits with all points.
-        found = weight.transpose(0, 1).reshape(classes, fits * k, size) @ _squares(x).mT
+        found = weight.transpose(0, 1).reshape(classes, fits * k, size) @ some.squares.mT
         return found.view(classes, fits, k, -1).transpose(0, 1)
 
-    def moments(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums of 1, y and y y^T over x `(K, N, d)` for each component, with y = x - `mean`.
+    def moments(self, some: _Points, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums of 1, y and y y^T over some points x for each component, with y = x - `mean`.
 
         - `share` `(B + 1, K, k, N)`: the weights of the points.
         """
-        if not self.wide(x):
+        x = some.x
+        if not self.wide(some):
             away = x[:, None] - self.mean[..., None, :]
             weighted = away * share[..., None]
             return share.sum(-1), weighted.sum(-2), weighted.mT @ away
         fits, classes, k, d = self.mean.shape
-        found = share.transpose(0, 1).reshape(classes, fits * k, -1) @ _squares(x)
+        found = share.transpose(0, 1).reshape(classes, fits * k, -1) @ some.squares
         found = found.view(classes, fits, k, -1).transpose(0, 1)
         count, first = found[..., 0], found[..., 1 : 1 + d]
         one, other = torch.triu_indices(d, d)
@@ -344,16 +371,29 @@ class _Components:
         second = second + count[..., None, None] * self.mean[..., :, None] * self.mean[..., None, :]
         return count, first - count[..., None] * self.mean, second
 
-    def wide(self, x: Tensor) -> bool:
+    def wide(self, some: _Points) -> bool:
         """Whether squares about 0 lose no digits that matter: no component is too thin for so far points."""
-        thinnest = torch.linalg.eigvalsh(self.covariance)[..., 0].min()
-        return bool(x.square().sum(-1).max() < _THIN * thinnest)
+        return some.farthest < _THIN * self.thinnest
 
 
-def _squares(x: Tensor) -> Tensor:
-    """Return 1, each coordinate and each product of two of points `(..., d)`, side by side."""
-    one, other = torch.triu_indices(x.shape[-1], x.shape[-1])
-    return torch.cat([torch.ones_like(x[..., :1]), x, x[..., one] * x[..., other]], -1)
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Some points, and what all fits need of them.
+
+    - `x` `(K, N, d)`.
+    - `farthest`: the largest squared distance from 0 among them and all others.
+    """
+
+    x: Tensor
+    farthest: float
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """1, each coordinate and each product of two, side by side, `(K, N, 1 + d + d (d + 1) / 2)`."""
+        one, other = torch.triu_indices(self.x.shape[-1], self.x.shape[-1])
+        return torch.cat(
+            [torch.ones_like(self.x[..., :1]), self.x, self.x[..., one] * self.x[..., other]], -1
+        )
 
 
 def fitted(points: _Padded, shape: Shape, start: _Components, iterations: int) -> _Components:
@@ -384,18 +424,14 @@ def fitted(points: _Padded, shape: Shape, start: _Components, iterations: int) -
 def _moments(points: _Padded, now: _Components) -> tuple[Tensor, Tensor, Tensor, float]:
     """Return what EM needs: weights, means and scatter of the components, and the mean log-density of before.
 
-    The points are taken some at a time, since each meets all components of all fits. Moments are taken around
-    the means of before, so that little cancels.
+    Moments are taken around the means of before, so that little cancels.
     """
-    size = max(1, _NUMBERS // now.mean.numel())
     count = first = second = total = torch.zeros((), dtype=torch.float64)
-    for x, weight in zip(
-        torch.split(points.points, size, 1), torch.split(points.weight, size, 2), strict=True
-    ):
-        joint = now.joint(x)
+    for some, weight in points.parts(now):
+        joint = now.joint(some)
         density = joint.logsumexp(2)
         share = (joint - density[:, :, None]).exp() * weight[:, :, None]
-        own = now.moments(x, share)
+        own = now.moments(some, share)
         count, first, second = count + own[0], first + own[1], second + own[2]
         total = total + (density * weight).sum()
     shift = first / count.clamp(min=1e-9)[..., None]
