@@ -57,7 +57,9 @@ SIZES = {"shard_rows": 300, "batch_size": 128, "executor": Local(1)}
 
 
 def test_the_rows_of_all_shards_are_those_of_one_sample(work: Path) -> None:
-    made = jobs.sample(work / "m.safetensors", 1000, work / "out", label=1, seed=3, first_row=5, **SIZES)
+    made = jobs.sample(
+        work / "m.safetensors", 1000, work / "out", label=np.int64(1), seed=3, first_row=5, **SIZES
+    )
     assert [one.rows for one in made.shards] == [300, 300, 300, 100]
     assert made.rows == 1000
     assert made.size == sum(file.stat().st_size for file in (work / "out").glob("part-*"))

@@ -67,13 +67,11 @@ class Local:
             done: set[int] = set()
             try:
                 with _pool(workers) as pool:
-                    rest = iter(todo)
-                    # A pool hands out one more than it has workers, so these are all that may be at work.
-                    for number in rest:
+                    for number in todo:
                         running[pool.submit(task, number)] = number
-                        if len(running) <= workers:
-                            continue
-                        yield from _finished(running, done)
+                        # One more than there are workers, so that none waits for the driver.
+                        if len(running) > workers:
+                            yield from _finished(running, done)
                     while running:
                         yield from _finished(running, done)
             except BrokenProcessPool:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from toydiffusion.errors import InputError, shown, whole_number
 from toydiffusion.jobs.folder import MANIFEST, Folder, folder_at
 from toydiffusion.jobs.job import Input, Job, checked_shard_rows, inputs_of, model_of
@@ -21,7 +23,7 @@ from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
 
 _FORMAT = 1
-_FEWEST_SCORED = 2**17
+_MOST_SCORED = 2**17
 """The most rows of a shard of log-densities: some seconds of work in two columns, some minutes in many."""
 
 
@@ -110,7 +112,7 @@ def sample(
         n,
         checked_shard_rows(shard_rows, n),
         {
-            "label": label,
+            "label": _as_json(label),
             "sampling": None if sampling is None else asdict(sampling),
             "seed": seed,
             "first_row": first_row,
@@ -161,9 +163,9 @@ def log_prob(
         path,
         digest,
         rows,
-        checked_shard_rows(shard_rows, rows, _FEWEST_SCORED),
+        checked_shard_rows(shard_rows, rows, _MOST_SCORED),
         {
-            "label": label,
+            "label": _as_json(label),
             "label_column": label_column,
             "on_bad": on_bad,
             "tolerance": tolerance,
@@ -173,6 +175,11 @@ def log_prob(
         inputs,
     )
     return run(job, out, executor, progress=progress)
+
+
+def _as_json(label: Any) -> Any:
+    """Return a label as JSON has it: NumPy's numbers become Python's."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def run(
