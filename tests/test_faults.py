@@ -26,7 +26,7 @@ import toydiffusion as td
 
 pytestmark = pytest.mark.slow
 PROGRAM = [sys.executable, "-m", "toydiffusion"]
-ROWS = 40_000
+ROWS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-SAMPLE = ["sample", "m.safetensors", "-n", str(ROWS), "--shard-rows", "2000", "--steps", "200"]
+SAMPLE = ["sample", "m.safetensors", "-n", str(ROWS), "--shard-rows", "1000", "--steps", "200"]
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def files(at: Path) -> int:
     return len(list(at.glob("part-*.parquet"))) if at.exists() else 0
 
 
-CLUSTERS = [pytest.param([], 5.0, id="local"), pytest.param(["--cluster", "local"], 10.0, id="ray")]
+CLUSTERS = [pytest.param([], 5.0, id="local"), pytest.param(["--cluster", "local"], 30.0, id="ray")]
 
 
 @pytest.mark.parametrize(("cluster", "seconds"), CLUSTERS)

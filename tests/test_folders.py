@@ -185,6 +185,8 @@ def test_resuming_is_exact(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         if len(calls) == 23:
             signal.raise_signal(signal.SIGINT)
 
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(td.training.loop, "_adam", interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -138,6 +138,8 @@ def test_ctrl_c_then_resume_is_as_if_never_interrupted(tmp_path, monkeypatch: py
         if len(looks) == 20:
             signal.raise_signal(signal.SIGINT)
 
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(FoldState, "look", interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from toydiffusion.types import FloatArray
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-AUTO = 0.01
+AUTO = 0.02
 """The share of inliers that count as outliers with `contamination="auto"`."""
 
 
@@ -26,7 +26,7 @@ class DiffusionOutlierDetector(OutlierMixin, TableEstimator):  # type: ignore[mi
     """Outliers of a table, as a scikit-learn estimator. It is fitted to rows that are mostly inliers.
 
     - `contamination`: the share of the training rows that `predict` calls outliers, in (0, 0.5]. "auto"
-      (default): rows with a p-value of at most 1 % are outliers.
+      (default): rows with a p-value of at most 2 % are outliers.
     - `config`: a `TableConfig`; None (default) is one without networks, since the mixture alone judges.
     - `random_state`: as in `DiffusionDensity`.
 

@@ -189,15 +189,16 @@ def _ray(token: bool) -> Any:
 def _guarded() -> Iterator[None]:
     """Give the Ray of this block a fresh token, and see to it that none of its processes outlives the block.
 
-    Some of Ray's processes stay when the driver is killed. The token in their environment tells which they
-    are. A process of ours waits for the end of a pipe, which comes however the driver ends, and kills them.
+    Some of Ray's processes stay when the driver is killed. A process of ours waits for the end of a pipe,
+    which comes however the driver ends, and kills them.
     """
     context = multiprocessing.get_context("spawn")
-    theirs, ours = context.Pipe(duplex=False)
+    theirs, ours = context.Pipe()
     token = secrets.token_hex(32)
-    guard = context.Process(target=_guard, args=(theirs, token))
+    guard = context.Process(target=_guard, args=(theirs, os.getpid(), token))
     guard.start()
     theirs.close()
+    ours.recv()  # that it is on guard
     os.environ["RAY_AUTH_TOKEN"] = token
     try:
         yield
@@ -207,19 +208,57 @@ def _guarded() -> Iterator[None]:
         guard.join()
 
 
-def _guard(driver: Connection, token: str) -> None:
-    """Wait for the end of the driver, then kill the processes that know the token."""
+def _guard(pipe: Connection, driver: int, token: str) -> None:
+    """Wait for the end of the driver, then kill its descendants, and the processes that know the token.
+
+    Some of Ray's processes write their title over their environment, so the descendants are noted while the
+    driver lives.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(EOFError, OSError):
-        driver.recv_bytes()
+    with suppress(OSError):
+        pipe.send(True)
+    known: set[tuple[int, str]] = set()
+    while not pipe.poll(0.5):
+        known |= _descendants(driver)
     mark = f"RAY_AUTH_TOKEN={token}".encode()
-    # A few times, since a process may just be starting another.
-    for _ in range(5):
-        for entry in Path("/proc").glob("[0-9]*"):
+    # Until a few looks in a row find none, since a process may just be starting another.
+    quiet = 0
+    while quiet < 5:
+        quiet += 1
+        for pid, (_, began) in _processes().items():
             with suppress(OSError):
-                if mark in (entry / "environ").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)
+                if (pid, began) in known or mark in Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    quiet = 0
         time.sleep(0.2)
+
+
+def _descendants(driver: int) -> set[tuple[int, str]]:
+    """Return the processes that descend from one, but for the caller and what it shares with the driver."""
+    found = _processes()
+    ours = {driver}
+    # Children, theirs, and theirs: Ray has no more generations.
+    for _ in range(3):
+        ours |= {pid for pid, (parent, _) in found.items() if parent in ours}
+    rays = {pid for pid in ours if "multiprocessing" not in _words(pid)} - {driver, os.getpid()}
+    return {(pid, found[pid][1]) for pid in rays if pid in found}
+
+
+def _words(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return ""
+
+
+def _processes() -> dict[int, tuple[int, str]]:
+    """Return the parent and the time of the start of each living process, by its number."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                found[int(entry.name)] = int(fields[1]), fields[19]
+    return found
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
