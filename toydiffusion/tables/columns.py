@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".npy", ".parquet")
+"""The suffixes of files that are tables."""
 ON_BAD = ("raise", "skip")
 """What to do with rows that have a missing or infinite number: refuse the table, or leave them in place."""
 
