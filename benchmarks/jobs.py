@@ -193,24 +193,29 @@ def standardizer(_: Path) -> None:
 
 
 def sweeping(folder: Path) -> None:
-    """What the executor adds to 1,000 pieces of 0.2 s with two workers, and a rerun of a finished sweep."""
-    began = time.perf_counter()
-    executor = Local(2)
-    assert sum(1 for _ in executor.run(wait_a_little, range(1000))) == 1000
-    seconds = time.perf_counter() - began
-    print(f"1,000 pieces of 0.2 s: {seconds:.1f} s with two workers, {seconds / 100 - 1:.1%} more than 100 s")
-    sweep = Sweep(
-        points=(50,),
-        seeds=tuple(range(50)),
-        samples=50,
-        train={"steps": (1,), "width": (4,)},
-        sample={"steps": tuple(range(1, 21))},
+    """What a sweep adds to 1,000 stand-in cells of 0.2 s, and how long a rerun of it takes."""
+    from toydiffusion.sweeps import running
+
+    model = load(model_at(folder))
+    running.trained = lambda training: model
+    running.nats_lost = lambda model, training: 0.0
+    running.measured = wait_a_little
+    sweep = Sweep(seeds=tuple(range(50)), sample={"steps": tuple(range(1, 21))})
+    seconds = timed(lambda: run_sweep(sweep, folder / "study", executor=Local(1)))
+    print(f"1,000 cells of 0.2 s: {seconds:.1f} s, {seconds / 200 - 1:.1%} more than 200 s")
+    print(
+        f"a rerun: {timed(lambda: run_sweep(sweep, folder / 'study', executor=Local(1))):.2f} s", flush=True
     )
-    run_sweep(sweep, folder, executor=Local(2))
-    print(f"a rerun of 1,000 finished cells: {timed(lambda: run_sweep(sweep, folder)):.2f} s", flush=True)
+    executor = timed(lambda: sum(Local(2).run(wait, range(1000))))
+    print(f"1,000 pieces of 0.2 s by two workers: {executor:.1f} s, {executor / 100 - 1:.1%} more than 100 s")
 
 
-def wait_a_little(number: int) -> int:
+def wait_a_little(model: object, cell: object) -> dict[str, float]:
+    time.sleep(0.2)
+    return {}
+
+
+def wait(number: int) -> int:
     time.sleep(0.2)
     return number
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.utils import backend_registration
@@ -29,6 +33,34 @@ def run(folder, capsys, monkeypatch):
         return main(command.split()), *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch):
+    """Return a context in which Ctrl-C comes at the end of a function's call of some number."""
+
+    @contextmanager
+    def press(owner: object, name: str, *, after: int) -> Iterator[None]:
+        function, calls = getattr(owner, name), []
+
+        def call(*args: object) -> object:
+            answer = function(*args)
+            calls.append(1)
+            if len(calls) == after:
+                signal.raise_signal(signal.SIGINT)
+            return answer
+
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, call)
+                with pytest.raises(KeyboardInterrupt):
+                    yield
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    return press
 
 
 @pytest.fixture

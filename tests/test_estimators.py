@@ -164,6 +164,24 @@ def test_the_calibration_scores_are_those_of_rows_left_out() -> None:
     assert np.mean(detector.model_.experts.calibration) < seen.mean() - 0.02
 
 
+@pytest.mark.parametrize("n", [49, 120, 170])
+def test_auto_calls_outliers_what_has_a_p_value_of_at_most_2_percent(n: int) -> None:
+    rng = np.random.default_rng(n)
+    found = DiffusionOutlierDetector(config=QUICK, random_state=0).fit(rng.normal(size=(n, 2)))
+    # Around the edge of the data, so that both answers occur for many ranks.
+    fresh = rng.normal(size=(2000, 2)) * 1.5
+    odd = found.p_values(fresh) <= 0.02
+    np.testing.assert_array_equal(found.predict(fresh) == -1, odd)
+    assert 0.02 < odd.mean() < 0.9
+
+
+def test_auto_of_few_rows_is_odder_than_all_of_them() -> None:
+    rng = np.random.default_rng(0)
+    found = DiffusionOutlierDetector(config=QUICK, random_state=0).fit(rng.normal(size=(20, 2)))
+    fresh = rng.normal(size=(500, 2)) * 2
+    np.testing.assert_array_equal(found.predict(fresh) == -1, found.p_values(fresh) < 1.5 / 21)
+
+
 def test_the_share_of_contamination_is_what_predict_calls_outliers() -> None:
     x = LAW.sample(200, seed=0)[0]
     found = DiffusionOutlierDetector(contamination=0.1, config=QUICK, random_state=0).fit(x)

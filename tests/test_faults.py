@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -97,15 +98,22 @@ def members(session: int) -> list[int]:
 
 
 def workers(driver: int) -> list[int]:
-    """Return the worker processes of a driver: children that were spawned to compute."""
-    found = []
-    for pid in members(driver):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"spawn_main" in words or words.startswith(b"ray::_piece"):
-            found.append(pid)
+    """Return the processes of a driver that compute: Ray's if it runs, else those that were spawned."""
+    lines = command_lines(driver)
+    # With Ray what was spawned is the guard.
+    ray = any(b"--cluster" in line for line in lines.values())
+    return [
+        pid
+        for pid, line in lines.items()
+        if (line.startswith(b"ray::_piece") if ray else b"spawn_main" in line)
+    ]
+
+
+def command_lines(session: int) -> dict[int, bytes]:
+    found = {}
+    for pid in members(session):
+        with suppress(OSError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
     return found
 
 
@@ -266,6 +274,50 @@ def test_a_full_disk_is_an_error_that_names_the_file(place, tmp_path, number) ->
     assert not list(out.glob(".part*"))
     run(place, *words, "--out", f"{out}/", "--workers", number)
     assert files(out) == 4
+
+
+SCRIPT = """
+import subprocess, sys
+from toydiffusion.jobs import OnRay
+
+if __name__ == "__main__":
+    other = subprocess.Popen(["sleep", "60"])
+    for _ in range(2):
+        assert sorted(OnRay(None, 2).run(abs, [-1, -2, -3])) == [1, 2, 3]
+    assert other.poll() is None
+    other.kill()
+"""
+
+
+def test_ray_is_started_twice_in_one_process_and_spares_processes_of_others(tmp_path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_ray_of_ours_asks_for_a_fresh_token_whatever_the_environment_says(place, tmp_path) -> None:
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "old", "OMP_NUM_THREADS": "1"}
+    words = [*SAMPLE, "--out", f"{tmp_path}/out/", "--workers", "2", "--cluster", "local"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(
+        [*PROGRAM, *words], cwd=place, env=environment, start_new_session=True, **quiet
+    )
+    assert begun(process, 90)
+    lines = command_lines(process.pid)
+    found = []
+    for pid, line in lines.items():
+        if line.partition(b"\0")[0].endswith(b"/raylet"):
+            pairs = (one.partition(b"=") for one in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            found.append({name.decode(): value.decode() for name, _, value in pairs})
+    process.kill()
+    process.communicate()
+    assert gone(process, 30)
+    assert len(found) == 1
+    token = found[0]["RAY_AUTH_TOKEN"]
+    assert (found[0]["RAY_AUTH_MODE"], found[0]["RAY_USAGE_STATS_ENABLED"], len(token)) == ("token", "0", 64)
+    assert not any(token.encode() in line for line in lines.values())
 
 
 def test_all_executors_write_the_same_bytes(place, tmp_path) -> None:

@@ -248,7 +248,17 @@ def test_foreign_files_are_refused(work: Path, name: str) -> None:
         assert (work / "out" / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2, "job": {}, "maker": {}, "shards": null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"format": 2, "job": {}, "maker": {}, "shards": null}',
+        '{"format": 1, "job": {}, "maker": [], "shards": null}',
+        '{"format": 1, "job": {}, "maker": {}, "shards": [{}]}',
+    ],
+)
 def test_a_manifest_that_is_not_ours_is_refused(work: Path, text: str) -> None:
     (work / "out").mkdir()
     (work / "out" / "_manifest.json").write_text(text)

@@ -42,6 +42,7 @@ def test_the_grid_is_the_product_of_all_lists() -> None:
     cells = SMALL.cells
     assert (len(SMALL.trainings), len(cells)) == (8, 32)
     assert len({json.dumps(cell.as_json()) for cell in cells}) == 32
+    assert [SMALL.training(number) for number in range(8)] == SMALL.trainings
     assert cells[0].as_json() == {
         "law": "square",
         "points": 50,

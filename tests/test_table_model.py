@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 
 import numpy as np
 import pytest
@@ -128,22 +127,11 @@ def test_a_table_is_taken_where_points_are(model: td.Diffusion) -> None:
     np.testing.assert_array_equal(model.outliers(table).row, model.outliers(x).row)
 
 
-def test_ctrl_c_then_resume_is_as_if_never_interrupted(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_then_resume_is_as_if_never_interrupted(tmp_path, press_ctrl_c) -> None:
     x, y = rows()
-    place, look, looks = tmp_path / "half.checkpoint", FoldState.look, []
-
-    def interrupted(*args: object) -> None:
-        look(*args)
-        looks.append(1)
-        if len(looks) == 20:
-            signal.raise_signal(signal.SIGINT)
-
-    # A shell that starts the tests in the background has them ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldState, "look", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            td.Diffusion(CONFIG).fit(x, y, seed=1, checkpoint=place)
+    place = tmp_path / "half.checkpoint"
+    with press_ctrl_c(FoldState, "look", after=20):
+        td.Diffusion(CONFIG).fit(x, y, seed=1, checkpoint=place)
     td.Diffusion(CONFIG).fit(x, y, seed=1, checkpoint=place, resume=True).save(
         tmp_path / "resumed.safetensors"
     )

@@ -410,39 +410,24 @@ def sample(
     """
     loaded = load(model)
     n = whole_number("-n", n, 1)
-    wanted = None if label is None else _class_called(label, loaded, model)
-    sampling = replace(loaded.sampling, **settings) if settings else None
+    how: dict[str, Any] = {
+        "label": None if label is None else _class_called(label, loaded, model),
+        "sampling": replace(loaded.sampling, **settings) if settings else None,
+        "seed": seed,
+        "first_row": first_row,
+        "batch_size": batch_size,
+        "progress": None,
+    }
     if _is_folder(out):
+        how |= _bulk(device, workers, cluster, shard_rows)
         with _warnings_told():
-            made = sample_shards(
-                model,
-                n,
-                out,
-                label=wanted,
-                sampling=sampling,
-                seed=seed,
-                first_row=first_row,
-                shard_rows=shard_rows,
-                batch_size=batch_size,
-                device="cpu" if device == "auto" else device,
-                executor=_executor(workers, cluster),
-                progress=None,
-            )
+            made = sample_shards(model, n, out, **how)
         typer.echo(f"wrote {made.rows:,} points to {len(made.shards):,} files in {out}")
         return
     _check_one_file(workers, cluster, shard_rows)
     file = Path(out)
     _check_not_the_source(file, loaded)
-    blocks = loaded.sample_blocks(
-        n,
-        wanted,
-        sampling=sampling,
-        seed=seed,
-        first_row=first_row,
-        batch_size=batch_size,
-        device=device,
-        progress=None,
-    )
+    blocks = loaded.sample_blocks(n, device=device, **how)
     names, label_column, classes, whole = sample_columns(loaded)
     with tables.Writer(file, names, label_column, classes, whole=whole, protect=[model]) as writer:
         for points, labels in blocks:
@@ -468,10 +453,14 @@ def _check_one_file(workers: int | None, cluster: str | None, shard_rows: int | 
 
 
 def _executor(workers: int | None, cluster: str | None) -> Executor:
-    """Return what computes shards."""
-    if cluster is None:
-        return Local(workers)
-    return OnRay(None if cluster == "local" else cluster, workers)
+    """Return what computes pieces of work."""
+    return Local(workers) if cluster is None else OnRay(None if cluster == "local" else cluster, workers)
+
+
+def _bulk(device: str, workers: int | None, cluster: str | None, shard_rows: int | None) -> dict[str, Any]:
+    """Return what only a folder of files needs. There `auto` is the CPU, of which each worker has a part."""
+    executor = _executor(workers, cluster)
+    return {"device": "cpu" if device == "auto" else device, "executor": executor, "shard_rows": shard_rows}
 
 
 @contextmanager
@@ -660,41 +649,33 @@ def log_prob(
     """
     if label is not None and label_column is not None:
         raise InputError("--label asks for one class for all points, --label-column for their own; give one")
-    if _is_folder(out):
-        loaded = load(model)
-        with _warnings_told():
-            made = log_prob_shards(
-                model,
-                points,
-                out,
-                label=None if label is None else _class_called(label, loaded, model),
-                label_column=label_column,
-                on_bad=on_bad,
-                tolerance=tolerance,
-                shard_rows=shard_rows,
-                batch_size=batch_size,
-                device="cpu" if device == "auto" else device,
-                executor=_executor(workers, cluster),
-                progress=None,
+    folder = _is_folder(out)
+    if not folder:
+        _check_one_file(workers, cluster, shard_rows)
+        if len(points) != 1 or points[0].is_dir():
+            raise InputError(
+                "a folder, or more than one table, needs a folder for the answers: end --out in a slash"
             )
+        tables.check_suffix(out)
+        check_target(out)
+    loaded = load(model)
+    how: dict[str, Any] = {
+        "label": None if label is None else _class_called(label, loaded, model),
+        "tolerance": tolerance,
+        "batch_size": batch_size,
+        "progress": None,
+    }
+    if folder:
+        how |= _bulk(device, workers, cluster, shard_rows)
+        with _warnings_told():
+            made = log_prob_shards(model, points, out, label_column=label_column, on_bad=on_bad, **how)
         _tell(made.rows, made.tally, tolerance, f"{len(made.shards):,} files in {out}")
         return
-    _check_one_file(workers, cluster, shard_rows)
-    if len(points) != 1 or points[0].is_dir():
-        raise InputError(
-            "a folder, or more than one table, needs a folder for the answers: end --out in a slash"
-        )
     file, source = Path(out), points[0]
-    tables.check_suffix(file)
-    check_target(file)
-    loaded = load(model)
-    wanted = None if label is None else _class_called(label, loaded, model)
     table = tables.read(source, columns=loaded.columns, label_column=label_column, on_bad=on_bad)
     _stop_if_asked()
     _check_not_the_source(file, loaded)
-    blocks = loaded.log_prob_blocks(
-        table, wanted, tolerance=tolerance, batch_size=batch_size, device=device, progress=None
-    )
+    blocks = loaded.log_prob_blocks(table, device=device, **how)
     tally = Tally(skipped=int(table.missing.sum()))
     with tables.Writer(file, log_prob_columns(loaded).names, protect=[model, source]) as writer:
         for rows, _ in log_prob_rows(blocks, tally):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 AUTO = 0.02
-"""The share of inliers that count as outliers with `contamination="auto"`."""
+"""The p-value up to which rows are outliers with `contamination="auto"`."""
 
 
 class DiffusionOutlierDetector(OutlierMixin, TableEstimator):  # type: ignore[misc]
     """Outliers of a table, as a scikit-learn estimator. It is fitted to rows that are mostly inliers.
 
     - `contamination`: the share of the training rows that `predict` calls outliers, in (0, 0.5]. "auto"
-      (default): rows with a p-value of at most 2 % are outliers.
+      (default): rows with a p-value of at most 2 % are outliers; with fewer than 49 rows, which give no such
+      p-value, those that are odder than all of them.
     - `config`: a `TableConfig`; None (default) is one without networks, since the mixture alone judges.
     - `random_state`: as in `DiffusionDensity`.
 
@@ -75,7 +77,10 @@ class DiffusionOutlierDetector(OutlierMixin, TableEstimator):  # type: ignore[mi
         self._fit(self._validated(X), None)
         if share is None:
             assert self.model_.experts is not None
-            self.offset_ = float(np.quantile(self.model_.experts.calibration, AUTO, method="lower"))
+            calibration = self.model_.experts.calibration
+            # So many training rows may be as odd or odder: (1 + k) / (n + 1) <= AUTO.
+            k = max(math.floor(AUTO * (len(calibration) + 1)) - 1, 0)
+            self.offset_ = calibration[k]
         else:
             # As in scikit-learn: this share of the training rows themselves.
             self.offset_ = float(np.percentile(self.score_samples(X), 100.0 * share))

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -195,7 +195,7 @@ class _ObjectStore:
             return size, digest.hexdigest()
 
     def remove(self, name: str) -> None:
-        if name in self.names():
+        with suppress(FileNotFoundError):
             self._store.delete_file(f"{self._root}/{name}")
 
     def clean(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -108,11 +106,6 @@ class Job:
             "input files": [[one.rows, one.digest] for one in self.inputs],
             **self.settings,
         }
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 digest of the identity."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as JSON has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import multiprocessing
@@ -13,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +25,7 @@ from toydiffusion.jobs.local import MOST_DEATHS, Answer, WorkerError, processors
 
 _SECONDS = 10.0
 """How long a cluster may take to answer, and to let one join. Ray itself would wait for minutes."""
+_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 _STORE = 100 * 2**20
 """The bytes of Ray's object store here. Shards go to files, so little is in it."""
 
@@ -58,11 +60,8 @@ class OnRay:
         """Yield the answers of these pieces as they are finished."""
         if not numbers:
             return
-        ray = _ray(self.address is None or _has_token())
         with tempfile.TemporaryDirectory(prefix="toydiffusion-") as folder, ExitStack() as stack:
-            if self.address is None:
-                stack.enter_context(_guarded())
-            self._connect(ray, folder)
+            ray = self._started(stack, folder) if self.address is None else self._joined(self.address)
             try:
                 workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
                 compute = ray.remote(num_cpus=1, max_retries=MOST_DEATHS, retry_exceptions=False)(_piece)
@@ -77,37 +76,48 @@ class OnRay:
             finally:
                 ray.shutdown()
 
-    def _connect(self, ray: Any, folder: str) -> None:
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
-        if self.address is None:
-            ray.init(
-                num_cpus=self.workers or processors(),
-                include_dashboard=False,
-                object_store_memory=_STORE,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
-                **quiet,
-            )
-            return
-        host, port = _host_and_port(self.address)
+    def _started(self, stack: ExitStack, folder: str) -> Any:
+        """Start Ray on this machine; what it leaves behind is killed at the end of the stack."""
+        with stack.enter_context(_guarded()):
+            ray = _ray("token")
+            try:
+                ray.init(
+                    num_cpus=self.workers or processors(),
+                    include_dashboard=False,
+                    object_store_memory=_STORE,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                    **_QUIET,
+                )
+            except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
+                raise WorkerError(f"Ray cannot be started here: {_first_line(error)}") from None
+        return ray
+
+    @staticmethod
+    def _joined(address: str) -> Any:
+        """Join a cluster."""
+        host, port = _host_and_port(address)
         try:
             socket.create_connection((host, port), timeout=_SECONDS).close()
         except OSError as error:
-            raise InputError(f"no cluster answers at {shown(self.address)} ({error})") from None
-        if not _can_be_joined(self.address):
-            raise InputError(f"what answers at {shown(self.address)} is no Ray cluster that can be joined")
-        if os.environ["RAY_AUTH_MODE"].lower() != "token":
+            raise InputError(f"no cluster answers at {shown(address)} ({error})") from None
+        # What the user has said, else what there is a token for.
+        mode = os.environ.get("RAY_AUTH_MODE", "token" if _has_token() else "disabled")
+        ray = _ray(mode)
+        if not _can_be_joined(address):
+            raise InputError(f"what answers at {shown(address)} is no Ray cluster that can be joined")
+        if mode.lower() != "token":
             warnings.warn(
-                f"the cluster at {self.address} is joined without a token: whoever reaches its ports can run "
+                f"the cluster at {address} is joined without a token: whoever reaches its ports can run "
                 "programs on it; set RAY_AUTH_MODE=token and one token on all its machines",
                 UserWarning,
                 stacklevel=3,
             )
         try:
-            ray.init(address=self.address, **quiet)
+            ray.init(address=address, **_QUIET)
         except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"cannot join the cluster at {shown(self.address)}: {reason}") from None
+            raise InputError(f"cannot join the cluster at {shown(address)}: {_first_line(error)}") from None
+        return ray
 
 
 def _can_be_joined(address: str) -> bool:
@@ -136,7 +146,7 @@ def _join(driver: Connection, address: str) -> None:
     import ray
 
     driver.send(True)
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    ray.init(address=address, **_QUIET)
     driver.send(True)
 
 
@@ -155,8 +165,11 @@ def _finished(ray: Any, running: dict[Any, int]) -> Iterator[Any]:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
-            reason = str(error).partition("\n")[0]
-            raise WorkerError(f"Ray gave up over piece {number}: {reason}") from None
+            raise WorkerError(f"Ray gave up over piece {number}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _has_token() -> bool:
@@ -165,18 +178,17 @@ def _has_token() -> bool:
     return any(given) or (Path.home() / ".ray" / "auth_token").exists()
 
 
-def _ray(token: bool) -> Any:
+def _ray(mode: str) -> Any:
     """Import Ray, which must not run here yet.
 
-    - `token`: whether it asks for a token, unless the user has said so by RAY_AUTH_MODE.
+    - `mode`: "token" or "disabled". Ray reads it, and the token, once in a process.
     """
     if importlib.util.find_spec("ray") is None:
         raise InputError("this needs Ray: pip install 'toydiffusion[cluster]'")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Without it Ray warns of a default of its own that is to change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray reads it as it is imported.
-    os.environ.setdefault("RAY_AUTH_MODE", "token" if token else "disabled")
+    os.environ["RAY_AUTH_MODE"] = mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
@@ -185,69 +197,87 @@ def _ray(token: bool) -> Any:
     return ray
 
 
+@functools.cache
+def _token() -> str:
+    """Return the token of the clusters that this process starts: a fresh one for each process."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
-def _guarded() -> Iterator[None]:
-    """Give the Ray of this block a fresh token, and see to it that none of its processes outlives the block.
+def _guarded() -> Iterator[AbstractContextManager[None]]:
+    """Yield the context to start Ray in, with the token. No process of that Ray outlives the block.
+
+    Ray reads the token as it is imported.
 
     Some of Ray's processes stay when the driver is killed. A process of ours waits for the end of a pipe,
     which comes however the driver ends, and kills them.
     """
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe()
-    token = secrets.token_hex(32)
-    guard = context.Process(target=_guard, args=(theirs, os.getpid(), token))
+    guard = context.Process(target=_guard, args=(theirs, _token()))
     guard.start()
     theirs.close()
     ours.recv()  # that it is on guard
-    os.environ["RAY_AUTH_TOKEN"] = token
     try:
-        yield
+        yield _with_token()
     finally:
-        del os.environ["RAY_AUTH_TOKEN"]
         ours.close()
         guard.join()
 
 
-def _guard(pipe: Connection, driver: int, token: str) -> None:
-    """Wait for the end of the driver, then kill its descendants, and the processes that know the token.
+@contextmanager
+def _with_token() -> Iterator[None]:
+    """Let processes that are begun in the block know the token."""
+    before = os.environ.get("RAY_AUTH_TOKEN")
+    os.environ["RAY_AUTH_TOKEN"] = _token()
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
+        if before is not None:
+            os.environ["RAY_AUTH_TOKEN"] = before
 
-    Some of Ray's processes write their title over their environment, so the descendants are noted while the
-    driver lives.
+
+def _guard(pipe: Connection, token: str) -> None:
+    """Wait for the end of the driver, then kill the processes that know the token, and their descendants.
+
+    Some of Ray's processes write their title over their environment. They descend from others that do not,
+    which is noted while the driver lives.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):
         pipe.send(True)
-    known: set[tuple[int, str]] = set()
+    mark, known = f"RAY_AUTH_TOKEN={token}".encode(), set[tuple[int, str]]()
     while not pipe.poll(0.5):
-        known |= _descendants(driver)
-    mark = f"RAY_AUTH_TOKEN={token}".encode()
+        known |= _marked(mark, known)
     # Until a few looks in a row find none, since a process may just be starting another.
     quiet = 0
     while quiet < 5:
         quiet += 1
-        for pid, (_, began) in _processes().items():
+        for pid, _ in _marked(mark, known):
             with suppress(OSError):
-                if (pid, began) in known or mark in Path(f"/proc/{pid}/environ").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-                    quiet = 0
+                os.kill(pid, signal.SIGKILL)
+                quiet = 0
         time.sleep(0.2)
 
 
-def _descendants(driver: int) -> set[tuple[int, str]]:
-    """Return the processes that descend from one, but for the caller and what it shares with the driver."""
+def _marked(mark: bytes, known: set[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Return the living processes that have the mark in their environment, are known, or descend from these.
+
+    A process is its number and the time of its start.
+    """
     found = _processes()
-    ours = {driver}
-    # Children, theirs, and theirs: Ray has no more generations.
-    for _ in range(3):
-        ours |= {pid for pid, (parent, _) in found.items() if parent in ours}
-    rays = {pid for pid in ours if "multiprocessing" not in _words(pid)} - {driver, os.getpid()}
-    return {(pid, found[pid][1]) for pid in rays if pid in found}
+    ours = {pid for pid, (_, began) in found.items() if (pid, began) in known or _has(pid, mark)}
+    while more := {pid for pid, (parent, _) in found.items() if parent in ours} - ours:
+        ours |= more
+    return {(pid, found[pid][1]) for pid in ours}
 
 
-def _words(pid: int) -> str:
+def _has(pid: int, mark: bytes) -> bool:
+    """Whether the environment of a process has the mark."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    return ""
+        return mark in Path(f"/proc/{pid}/environ").read_bytes()
+    return False
 
 
 def _processes() -> dict[int, tuple[int, str]]:

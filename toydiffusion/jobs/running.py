@@ -7,12 +7,12 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from toydiffusion.errors import InputError, shown, whole_number
+from toydiffusion.errors import InputError, choice, shown, whole_number
 from toydiffusion.jobs.folder import MANIFEST, Folder, folder_at
 from toydiffusion.jobs.job import Input, Job, checked_shard_rows, inputs_of, model_of
 from toydiffusion.jobs.local import Executor, Local
@@ -187,14 +187,11 @@ def run(
 ) -> Manifest:
     """Run a job into a folder, or go on with it; `sample` and `log_prob` make jobs."""
     model = load(job.model)
-    # One row of the first shard, so that settings are refused here, before any worker begins.
     _check(model, job)
-    place = os.fspath(out)
-    folder = folder_at(place if "://" in place else os.path.abspath(place))
+    place = os.fspath(out) if "://" in os.fspath(out) else os.path.abspath(out)
+    folder = folder_at(place)
     _check_apart(job.inputs, place)
-    task = Task(
-        json.dumps(job.as_json()), place if "://" in place else os.path.abspath(place), maker_of(model, job)
-    )
+    task = Task(json.dumps(job.as_json()), place, maker_of(model, job))
     with folder.locked():
         finished = _claim(folder, job, json.loads(task.maker))
         folder.clean()
@@ -225,19 +222,17 @@ def _run(
     maker = json.loads(task.maker)
     found = Manifest(job, maker, tuple(records[shard.number] for shard in job.shards))
     _write(folder, job, maker, found.shards)
-    for shard in job.shards:
-        folder.remove(shard.record)
+    for name in folder.names() & {shard.record for shard in job.shards}:
+        folder.remove(name)
     return found
 
 
 def _check(model: Diffusion, job: Job) -> None:
-    """Raise `InputError` for settings that the operation refuses, by the first rows of the first shard."""
-    shard = job.shards[0]
-    if job.operation not in OPERATIONS:
-        raise InputError(f"unknown operation {shown(job.operation)}")
-    few = range(shard.own.start, min(shard.own.start + 1, shard.own.stop))
-    rows = range(shard.rows.start, shard.rows.start + len(few))
-    OPERATIONS[job.operation](model, job, type(shard)(shard.number, rows, shard.source, few))
+    """Raise `InputError` for settings that the operation refuses, before any worker begins."""
+    first = job.shards[0]
+    one = replace(first, rows=first.rows[:1], own=first.own[:1])
+    # Arguments are checked before the first row is made.
+    OPERATIONS[choice("operation", job.operation, OPERATIONS)](model, job, one)
 
 
 def _check_apart(inputs: tuple[Input, ...], place: str) -> None:
@@ -268,11 +263,8 @@ def _claim(folder: Folder, job: Job, maker: Mapping[str, str]) -> dict[int, Reco
     for name in {**job.identity, **there["job"]}:
         own, other = job.identity.get(name), there["job"].get(name)
         if own != other:
-            told = (
-                ""
-                if isinstance(own, dict | list) or isinstance(other, dict | list)
-                else f": {other}, not {own}"
-            )
+            brief = not isinstance(own, dict | list) and not isinstance(other, dict | list)
+            told = f": {other}, not {own}" if brief else ""
             raise InputError(
                 f"folder {folder.name} holds a job with another {name}{told}; give another folder"
             )
@@ -287,7 +279,7 @@ def _claim(folder: Folder, job: Job, maker: Mapping[str, str]) -> dict[int, Reco
             f"folder {folder.name} holds {shown(min(foreign))}, which is not of this job; move it away"
         )
     if there["shards"] is not None:
-        return {k: Record.from_json(one) for k, one in enumerate(there["shards"])}
+        return dict(enumerate(there["shards"]))
     records = {}
     for shard in job.shards:
         if shard.record in names and (text := folder.read(shard.record)):
@@ -299,11 +291,13 @@ def _claim(folder: Folder, job: Job, maker: Mapping[str, str]) -> dict[int, Reco
 
 
 def _manifest(content: bytes, folder: Folder) -> dict[str, Any]:
+    """Return what a manifest holds, its shards as records."""
     try:
         found: dict[str, Any] = json.loads(content)
-        if found["format"] != _FORMAT or not isinstance(found["job"], dict):
+        if found["format"] != _FORMAT or not {type(found["job"]), type(found["maker"])} == {dict}:
             raise ValueError
-        found["maker"], found["shards"]
+        if found["shards"] is not None:
+            found["shards"] = [Record.from_json(one) for one in found["shards"]]
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"{MANIFEST} in folder {folder.name} is not one of ours; give another folder"

@@ -88,7 +88,7 @@ def fit(
             seed=seed,
             num_points=num_points,
             versions=(("toydiffusion", toydiffusion.__version__), ("torch", str(torch.__version__))),
-            source_digest=table.digest,
+            source_digest=table.digest if isinstance(table, Table) else None,
         ),
         experts=found.experts,
     )

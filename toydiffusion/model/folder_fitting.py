@@ -110,6 +110,14 @@ def moments_of(found: Surveyed, codec: Codec) -> GaussianMixture:
 
 
 def batch_of(folder: TableFolder, codec: Codec, rows: NDArray[np.int64]) -> Batch:
-    """Return these rows in z."""
-    table = folder.take(rows)
-    return Batch(codec.to_z(table).float(), codec.table_index(table))
+    """Return these rows in z. A block at a time becomes float32, so that float64 never holds them all."""
+    points = torch.empty(len(rows), codec.dim)
+    labels = None if codec.classes is None else torch.empty(len(rows), dtype=torch.int64)
+    first = 0
+    for table in folder.taken(rows):
+        part = slice(first, first + len(table.points))
+        points[part] = codec.to_z(table).float()
+        if labels is not None and (index := codec.table_index(table)) is not None:
+            labels[part] = index
+        first = part.stop
+    return Batch(points, labels)

@@ -141,15 +141,21 @@ class Sweep:
         for one in _grid(self.sample):
             SampleConfig(**one)
 
+    def training(self, number: int) -> Training:
+        """Return the training of a number, counted from 0 in the order of the grid."""
+        law, points, train, seed = next(itertools.islice(self._trainings(), number, None))
+        return Training(law, points, seed, self.labelled, train)
+
     @property
     def trainings(self) -> list[Training]:
         """The trainings, in the order of the grid."""
         return [
             Training(law, points, seed, self.labelled, train)
-            for law, points, train, seed in itertools.product(
-                self.law, self.points, _grid(self.train), self.seeds
-            )
+            for law, points, train, seed in self._trainings()
         ]
+
+    def _trainings(self) -> Iterator[tuple[str, int, dict[str, Value], int]]:
+        return itertools.product(self.law, self.points, list(_grid(self.train)), self.seeds)
 
     @property
     def cells(self) -> list[Cell]:

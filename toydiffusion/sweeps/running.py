@@ -65,7 +65,7 @@ class _Task:
     folder: str
 
     def __call__(self, number: int) -> int:
-        training = self.sweep.trainings[number]
+        training = self.sweep.training(number)
         todo = [cell for cell in self.sweep.cells_of(training) if not _is_done(Path(self.folder), cell)]
         model: Diffusion | Exception | None = None
         with one_thread():

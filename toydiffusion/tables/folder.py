@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toydiffusion.errors import InputError, shown
-from toydiffusion.files import file_digest
 from toydiffusion.tables.columns import check_suffix
 from toydiffusion.tables.reading import count_rows, read, read_blocks
 from toydiffusion.tables.table import Table
 
 MOST_WHOLE = 2**28
 """The most bytes of a file that can only be read whole: 256 MB of CSV or NumPy."""
-BLOCK = 2**16
-"""The rows of a block."""
 
 
 def files_of(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -96,36 +91,37 @@ class TableFolder:
         """How many rows there are."""
         return sum(self.sizes)
 
-    @cached_property
-    def digest(self) -> str:
-        """The SHA-256 digest of the digests of all files."""
-        return hashlib.sha256("".join(map(file_digest, self.files)).encode()).hexdigest()
-
     def blocks(self) -> Iterator[Table]:
         """Yield all rows, some at a time."""
         for file in self.files:
             yield from read_blocks(file, columns=self.columns, label_column=self.label_column)
 
-    def take(self, rows: NDArray[np.int64]) -> Table:
-        """Return these rows, by their numbers from 0, which must ascend. One pass reads what holds them."""
-        parts, first = [], 0
+    def taken(self, rows: NDArray[np.int64]) -> Iterator[Table]:
+        """Yield these rows, by their numbers from 0, which must ascend, some at a time.
+
+        Raises `InputError` for a file that has fewer rows than it had.
+        """
+        first = 0
         for file, size in zip(self.files, self.sizes, strict=True):
             low, high = np.searchsorted(rows, [first, first + size])
             wanted = rows[low:high] - first
+            found = 0
             if len(wanted):
-                at = 0
                 for block in read_blocks(
                     file, columns=self.columns, label_column=self.label_column, wanted=wanted
                 ):
-                    parts.append(block)
-                    at += len(block.points)
-                if at != len(wanted):
-                    raise InputError(f"{shown(str(file))} has changed since it was opened")
+                    yield block
+                    found += len(block.points)
+            if found != len(wanted):
+                raise InputError(f"{shown(str(file))} has changed since it was opened")
             first += size
-        points = np.concatenate([part.points for part in parts])
+
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Return these rows as one table; see `taken`."""
+        parts = list(self.taken(rows))
         labels = [part.labels for part in parts if part.labels is not None]
         return Table(
-            points,
+            np.concatenate([part.points for part in parts]),
             self.columns,
             np.concatenate(labels) if labels else None,
             self.label_column,
