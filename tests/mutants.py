@@ -173,15 +173,15 @@ MUTANTS = [
     Mutant(
         "the label dropped in training",
         "training/loop.py",
-        "torch.where(dropped, num_classes, label[rows])",
-        "torch.where(dropped | True, num_classes, label[rows])",
+        "torch.where(dropped, num_classes, label)",
+        "torch.where(dropped | True, num_classes, label)",
         f"{TRAINING} -k labels_are_learned",
     ),
     Mutant(
         "labels never dropped in training",
         "training/loop.py",
-        "torch.where(dropped, num_classes, label[rows])",
-        "label[rows]",
+        "torch.where(dropped, num_classes, label)",
+        "label",
         f"{TRAINING} -k labels_are_learned",
     ),
     Mutant(
@@ -334,8 +334,8 @@ MUTANTS = [
     Mutant(
         "held-out points trained on",
         "training/loop.py",
-        "kept = order[len(kept_apart) :].sort().values",
-        "kept = order.sort().values",
+        "rows = order[len(kept_apart) :].sort().values",
+        "rows = order.sort().values",
         f"{TRAINING} -k held_out_ones_never",
     ),
     Mutant(
@@ -678,9 +678,9 @@ MUTANTS = [
     ),
     Mutant(
         "only the last batch's misses counted",
-        "cli/commands.py",
-        "missed += int(",
-        "missed = int(",
+        "jobs/operations.py",
+        "tally.missed += int(",
+        "tally.missed = int(",
         f"{COMMAND} -k one_line_of_warning",
     ),
     Mutant(
@@ -1454,7 +1454,42 @@ MUTANTS = [
         "jobs/on_ray.py",
         'ray = _ray("token")',
         'ray = _ray("disabled")',
-        "tests/test_faults.py -k fresh_token",
+        "tests/test_faults.py -m slow -k fresh_token",
+    ),
+    Mutant(
+        "the gradient of a process's own points taken for that of the step",
+        "training/loop.py",
+        "if processes.count > 1:",
+        "if processes.count > 9:",
+        "tests/test_processes.py -k steps_of_one",
+    ),
+    Mutant(
+        "every part of a step counted alike, whatever its size",
+        "training/loop.py",
+        "* (len(points) / size)",
+        "/ processes.count",
+        "tests/test_processes.py -k steps_of_one",
+    ),
+    Mutant(
+        "each process with the first one's noise",
+        "training/loop.py",
+        "eps = processes.own(torch.randn(size, network.dim, generator=generator))",
+        "eps = torch.randn(size, network.dim, generator=generator)[: len(points)]",
+        "tests/test_processes.py -k steps_of_one",
+    ),
+    Mutant(
+        "processes that fetch the first one's rows of a folder",
+        "training/streaming.py",
+        "processes.own(rows) for rows in drawn",
+        "rows[: len(processes.own(rows))] for rows in drawn",
+        "tests/test_processes.py -k steps_of_one",
+    ),
+    Mutant(
+        "processes with different seeds let in",
+        "processes.py",
+        "if not torch.equal(square, mean**2):",
+        "if False:",
+        "tests/test_processes.py -m slow -k refused_in_all",
     ),
     Mutant(
         "a point at the end of a cell rounded out of its bounds",

@@ -25,6 +25,7 @@ LAYERS = [
     "errors",
     "devices",
     "threads",
+    "processes",
     "row_noise",
     "files",
     "progress",

@@ -40,6 +40,7 @@ from toydiffusion.jobs import (
 from toydiffusion.jobs import log_prob as log_prob_shards
 from toydiffusion.jobs import sample as sample_shards
 from toydiffusion.model import PRESETS, Diffusion, load
+from toydiffusion.processes import processes
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.sweeps import read_sweep, run_sweep
 from toydiffusion.training import TrainConfig, TrainingError, check_checkpoint
@@ -310,10 +311,12 @@ def fit(
             compare=compare,
         )
     except KeyboardInterrupt:
-        if not checkpoint.exists():
+        if not checkpoint.exists() or not processes().first:
             raise
         again = shlex.join(["toydiffusion", *context.obj, *([] if resume else ["--resume"])])
         raise KeyboardInterrupt(f"interrupted; to go on, run: {again}") from None
+    if not processes().first:
+        return
     model.save(out)
     checkpoint.unlink(missing_ok=True)
     _print_card(model)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -23,6 +23,7 @@ from toydiffusion.errors import InputError, seed_number, shown
 from toydiffusion.experts import Experts, ExpertsReport, TableConfig, fit_experts, prefers_power
 from toydiffusion.model.fitted_model import FittedModel, Provenance
 from toydiffusion.model.folder_fitting import batch_of, codec_of, moments_of, survey
+from toydiffusion.processes import Processes, processes
 from toydiffusion.progress import bar
 from toydiffusion.solvers import SampleConfig
 from toydiffusion.tables import Table, TableFolder, check_for_fit, default_columns
@@ -38,7 +39,7 @@ from toydiffusion.training import (
     train,
     train_streamed,
 )
-from toydiffusion.types import Denoiser, FloatArray, Labels, Points
+from toydiffusion.types import Denoiser, FloatArray, Points
 
 MOST_IN_MEMORY = 100_000
 """The rows of a folder, chosen at random, to which a model for tables is fitted."""
@@ -66,8 +67,14 @@ def fit(
     if checkpoint is not None:
         check_checkpoint(checkpoint)
     keeping = _Keeping(checkpoint, checkpoint_every, resume)
+    progress = progress if processes().first else False
     num_points = table.num_rows if isinstance(table, TableFolder) else len(table.points)
     if isinstance(config, TableConfig):
+        if processes().count > 1:
+            raise InputError(
+                "a stack of experts is fitted by one process; torchrun shares the training of one network, "
+                "so take another preset than table"
+            )
         if isinstance(table, TableFolder):
             table = table.sample(MOST_IN_MEMORY, seed=seed)
             num_points = len(table.points)
@@ -101,13 +108,9 @@ class _Keeping(NamedTuple):
     every: float
     resume: bool
 
-    def checkpoint(
-        self, z: Points, label: Labels | None, config: TrainConfig | TableConfig, seed: int
-    ) -> Checkpoint | None:
-        """Return the checkpoint of these points and settings, or None without a file."""
-        if self.path is None:
-            return None
-        return Checkpoint(self.path, fingerprint(z, label, config, seed=seed), self.every)
+    def checkpoint(self, key: str) -> Checkpoint | None:
+        """Return the checkpoint of this fingerprint, or None without a file."""
+        return None if self.path is None else Checkpoint(self.path, key, self.every)
 
 
 class _Found(NamedTuple):
@@ -128,26 +131,33 @@ def _fit_network(
     check_for_fit(table)
     codec = Codec.fit(table, standardize=config.standardize)
     z, label = codec.to_z(table), codec.table_index(table)
-    checkpoint = keeping.checkpoint(z, label, config, seed)
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
-    if keeping.resume and checkpoint is not None:
-        checkpoint.resume(state)
+    training = partial(train, state, z, label, config)
     steps = config.total_steps(len(z), codec.num_classes)
-    _train(state, train(state, z, label, config), steps, checkpoint, progress)
+    _train(state, training, steps, fingerprint(z, label, config, seed=seed), keeping, progress)
     prior = Prior(moments(z, label), config.sigma_max)
     return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
 
 
 def _train(
     state: TrainState,
-    training: Iterator[TrainState],
+    training: Callable[[Processes], Iterator[TrainState]],
     steps: int,
-    checkpoint: Checkpoint | None,
+    key: str,
+    keeping: _Keeping,
     progress: bool | None,
 ) -> None:
-    """Train to the end, with a progress bar."""
+    """Train to the end, with a progress bar, together with the other processes that torchrun began.
+
+    - `key`: the fingerprint of the points and settings.
+    """
+    checkpoint = keeping.checkpoint(key)
+    if keeping.resume and checkpoint is not None:
+        checkpoint.resume(state)
+    together = processes()
+    together.check_same(f"{key} at step {state.step}", "points, settings, seeds or checkpoints")
     with bar("training", steps, progress) as move:
-        for event in run(state, training, steps, checkpoint):
+        for event in run(state, training(together), steps, checkpoint, together):
             if event.step % 10 == 0 or event.step == event.steps:
                 move(event.step, f"loss {event.loss:.4f}")
 
@@ -159,15 +169,10 @@ def _fit_folder(
     found = survey(folder, progress)
     codec = codec_of(folder, found, standardize=config.standardize)
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
-    checkpoint = None
-    if keeping.path is not None:
-        key = hashlib.sha256(json.dumps([asdict(config), seed, found.digest]).encode()).hexdigest()
-        checkpoint = Checkpoint(keeping.path, key, keeping.every)
-        if keeping.resume:
-            checkpoint.resume(state)
-    training = train_streamed(state, partial(batch_of, folder, codec), folder.num_rows, config)
+    key = hashlib.sha256(json.dumps([asdict(config), seed, found.digest]).encode()).hexdigest()
+    training = partial(train_streamed, state, partial(batch_of, folder, codec), folder.num_rows, config)
     steps = config.total_steps(folder.num_rows, codec.num_classes)
-    _train(state, training, steps, checkpoint, progress)
+    _train(state, training, steps, key, keeping, progress)
     prior = Prior(moments_of(found, codec), config.sigma_max)
     return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
 
@@ -180,7 +185,7 @@ def _fit_experts(
     z, label = codec.to_z(replace(table, points=points)), codec.table_index(table)
     found: Experts | None = None
     with bar("fitting", max(1, config.most_steps(len(z))), progress) as move:
-        checkpoint = keeping.checkpoint(z, label, config, seed)
+        checkpoint = keeping.checkpoint(fingerprint(z, label, config, seed=seed))
         for event in fit_experts(z, label, config, seed=seed, checkpoint=checkpoint, resume=keeping.resume):
             if isinstance(event, Experts):
                 found = event

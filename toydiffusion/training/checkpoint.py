@@ -95,47 +95,48 @@ def fingerprint(z: Points, label: Labels | None, config: DataclassInstance, *, s
     return digest.hexdigest()
 
 
-def kept(steps: Iterator[Step], state: Resumable, checkpoint: Checkpoint | None) -> Iterator[Step]:
+def kept(
+    steps: Iterator[Step],
+    state: Resumable,
+    checkpoint: Checkpoint | None,
+    agreed: Callable[[bool], bool] = bool,
+) -> Iterator[Step]:
     """Yield from `steps`; write a checkpoint as often as it says, at the end, and on `KeyboardInterrupt`.
 
     Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
 
     - `steps`: what carries `state` forward, and yields after each step.
+    - `agreed`: from whether this process was asked to stop to whether it does. It is called after each step.
     """
     saved = monotonic()
-    with _between_steps() as stop_if_asked:
+    with _between_steps() as asked:
         for step in steps:
             yield step
-            try:
-                stop_if_asked()
-            except KeyboardInterrupt:
+            if agreed(asked()):
                 if checkpoint is not None:
                     checkpoint.save(state)
-                raise
+                raise KeyboardInterrupt
             if checkpoint is not None and monotonic() - saved >= checkpoint.every:
                 checkpoint.save(state)
                 saved = monotonic()
         if checkpoint is not None:
             checkpoint.save(state)
-        stop_if_asked()
+        if agreed(asked()):
+            raise KeyboardInterrupt
 
 
 @contextmanager
-def _between_steps() -> Iterator[Callable[[], None]]:
-    """Hold the first Ctrl-C back, which could tear a step in two; yield a function that lets it through.
+def _between_steps() -> Iterator[Callable[[], bool]]:
+    """Hold the first Ctrl-C back, which could tear a step in two; yield a function that tells of it.
 
     The second one is not held back. It interrupts a step or the writing of a checkpoint, and then an older
     checkpoint stays as it was.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
     def hold(number: int, _: object) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-
-    def stop_if_asked() -> None:
-        if asked:
+        signals.append(number)
+        if len(signals) > 1:
             raise KeyboardInterrupt
 
     handlers = {}
@@ -145,7 +146,7 @@ def _between_steps() -> Iterator[Callable[[], None]]:
             if callable(signal.getsignal(number)):
                 handlers[number] = signal.signal(number, hold)
     try:
-        yield stop_if_asked
+        yield lambda: bool(signals)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

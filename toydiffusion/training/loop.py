@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toydiffusion.errors import InputError
+from toydiffusion.processes import ALONE, Processes
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.threads import one_thread
 from toydiffusion.training.checkpoint import Checkpoint, kept
@@ -32,12 +33,19 @@ class Batch(NamedTuple):
     labels: Labels | None
 
 
-def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfig) -> Iterator[TrainState]:
+def train(
+    state: TrainState,
+    z: Points,
+    label: Labels | None,
+    config: TrainConfig,
+    processes: Processes = ALONE,
+) -> Iterator[TrainState]:
     """Carry `state` on to the last step, and yield it after every step; see `train_on`.
 
     A step takes the next points of a shuffled epoch. The share `config.held_out` of the points is kept apart.
 
     - `z` `(n, d)`, `label` `(n,)` or None: the points and their class indices.
+    - `processes`: those that share the work, all of them given the same arguments.
     """
     order = torch.randperm(len(z), generator=RowNoise(state.seed, "held out").generator())
     kept_apart = order[: round(config.held_out * len(z))]
@@ -51,12 +59,20 @@ def train(state: TrainState, z: Points, label: Labels | None, config: TrainConfi
 
     size = config.points_per_step(len(z))
     steps = config.total_steps(len(z), state.weights.network.num_classes)
-    batches = map(at, _batches(rows, size, state))
-    return train_on(state, batches, at(kept_apart) if len(kept_apart) else None, steps, config)
+    batches = map(at, map(processes.own, _batches(rows, size, state)))
+    held_out = at(kept_apart) if len(kept_apart) else None
+    return train_on(state, batches, held_out, config, size=size, steps=steps, processes=processes)
 
 
 def train_on(
-    state: TrainState, batches: Iterator[Batch], held_out: Batch | None, steps: int, config: TrainConfig
+    state: TrainState,
+    batches: Iterator[Batch],
+    held_out: Batch | None,
+    config: TrainConfig,
+    *,
+    size: int,
+    steps: int,
+    processes: Processes = ALONE,
 ) -> Iterator[TrainState]:
     """Carry `state` on to the last step, and yield it after every step.
 
@@ -68,12 +84,20 @@ def train_on(
     The random numbers of step i depend on the seed and on i only. So an interrupted and resumed run ends with
     the same weights.
 
-    - `batches`: the points of step `state.step` and of those after it.
-    - `held_out`: points to measure the loss on, or None.
-    - `steps`: the number of the last step.
+    With several processes each computes the gradient at its own part of the points. One sum over all
+    processes then gives each of them the gradient of the whole step. They draw the same noise, so the step is
+    that of one process up to rounding.
 
-    Raises `TrainingError` as soon as the loss is not finite.
+    - `batches`: the points of step `state.step` and of those after it; of each only this process's part.
+    - `held_out`: points to measure the loss on, or None.
+    - `size`: the number of points of a step in all processes.
+    - `steps`: the number of the last step.
+    - `processes`: those that share each step.
+
+    Raises `TrainingError` as soon as the loss is not finite, and `ConnectionError` when another process ends.
     """
+    if size < processes.count:
+        raise InputError(f"a step takes {size} points, too few for {processes.count} processes")
     network = state.weights.network
     device, num_classes = state.weights.values.device, network.num_classes
     noise = config.noise()
@@ -81,13 +105,16 @@ def train_on(
     while state.step < steps:
         generator = RowNoise(state.seed, "training").generator(state.step)
         points, label = next(batches)
-        sigma = noise.sample_sigma(len(points), generator).float()
-        eps = torch.randn(points.shape, generator=generator)
+        sigma = processes.own(noise.sample_sigma(size, generator).float())
+        eps = processes.own(torch.randn(size, network.dim, generator=generator))
         chosen = None
         if label is not None:
-            dropped = torch.rand(len(points), generator=generator) < config.label_dropout
+            dropped = processes.own(torch.rand(size, generator=generator)) < config.label_dropout
             chosen = torch.where(dropped, num_classes, label).to(device)
         loss, gradient = mirrored_loss(points.to(device), sigma.to(device), eps.to(device), chosen)
+        if processes.count > 1:
+            whole = processes.total(torch.cat([gradient, loss[None]]) * (len(points) / size))
+            gradient, loss = whole[:-1], whole[-1]
         value = loss.item()
         rate = config.learning_rate * (1 - state.step / steps) * min(1, (state.step + 1) / _WARM_UP)
         if not math.isfinite(value):
@@ -156,14 +183,19 @@ class TrainEvent:
 
 
 def run(
-    state: TrainState, training: Iterator[TrainState], steps: int, checkpoint: Checkpoint | None = None
+    state: TrainState,
+    training: Iterator[TrainState],
+    steps: int,
+    checkpoint: Checkpoint | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[TrainEvent]:
     """Train to the end, and yield an event after each step; see `kept` for interruptions.
 
     - `training`: what `train` or `train_on` returned for the state.
     - `steps`: the number of the last step.
-    - `checkpoint`: the file to go on from later.
+    - `checkpoint`: the file to go on from later, which the first process writes.
+    - `processes`: those that share the work. All stop at the same step when one is interrupted.
     """
     with one_thread():
-        for _ in kept(training, state, checkpoint):
+        for _ in kept(training, state, checkpoint if processes.first else None, processes.any):
             yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))

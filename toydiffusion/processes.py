@@ -1,0 +1,92 @@
+"""Processes that train one network together, begun by torchrun."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+from functools import cache
+
+import torch
+from torch import Tensor, distributed
+
+from toydiffusion.errors import InputError
+
+
+class Processes:
+    """Processes that run the same program and share its work; one alone has nothing to share.
+
+    - `rank`: the number of this process, from 0.
+    - `count`: how many there are.
+
+    >>> alone = Processes()
+    >>> alone.own(torch.arange(5)).tolist(), alone.any(False)
+    ([0, 1, 2, 3, 4], False)
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files and speaks to the user."""
+        return self.rank == 0
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Return the part of the rows that falls to this process; the parts differ by at most one row."""
+        return torch.tensor_split(rows, self.count)[self.rank]
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """Return the sum of what every process gives, the same bits in all of them.
+
+        Raises `ConnectionError` when another process is gone.
+        """
+        if self.count > 1:
+            numbers = numbers.clone()
+            try:
+                distributed.all_reduce(numbers)
+            except RuntimeError as error:
+                reason = "another process of this training has ended; its own message says why"
+                raise ConnectionError(reason) from error
+        return numbers
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is true in any process."""
+        return flag if self.count == 1 else bool(self.total(torch.tensor(float(flag))) > 0)
+
+    def check_same(self, text: str, what: str) -> None:
+        """Raise `InputError` unless the text is the same in all processes.
+
+        - `what`: what it stands for, in a few words.
+        """
+        if self.count == 1:
+            return
+        words = torch.frombuffer(
+            bytearray(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8
+        ).double()
+        # Equal numbers have a mean square that is the square of their mean; 32 bytes are exact in float64.
+        mean, square = (self.total(words**power) / self.count for power in (1, 2))
+        if not torch.equal(square, mean**2):
+            raise InputError(f"the {self.count} processes have been given different {what}; start them alike")
+
+
+ALONE = Processes()
+"""One process with nobody to share with."""
+
+
+@cache
+def processes() -> Processes:
+    """Return the processes that torchrun began, connected to each other, or this one alone.
+
+    A program that has called `torch.distributed.init_process_group` itself keeps its group.
+    """
+    if not distributed.is_available():
+        return ALONE
+    if not distributed.is_initialized():
+        if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+            return ALONE
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        distributed.init_process_group()
+        atexit.register(distributed.destroy_process_group)
+    return Processes(distributed.get_rank(), distributed.get_world_size())
