@@ -8,7 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from toydiffusion.model import load
 from toydiffusion.processes import ALONE, Processes
 from toydiffusion.training import TrainState, run, train, train_streamed
 
+Found = TypeVar("Found")
 CONFIG = td.TrainConfig(width=16, edges=8, steps=100, batch_size=101, held_out=0.1, device="cpu")
 
 
@@ -30,12 +34,19 @@ class Threads(Processes):
         super().__init__(rank, count)
         self.given, self.all_there = given, all_there
 
-    def total(self, numbers: Tensor) -> Tensor:
+    def _sum(self, numbers: Tensor) -> Tensor:
         self.given[self.rank] = numbers.clone()
         self.all_there.wait(timeout=60)
         found = torch.stack([self.given[k] for k in range(self.count)]).sum(0)
         self.all_there.wait(timeout=60)
         return found
+
+
+def in_threads(count: int, work: Callable[[Processes], Found]) -> list[Found]:
+    given: dict[int, Tensor] = {}
+    all_there = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda rank: work(Threads(rank, count, given, all_there)), range(count)))
 
 
 def trained(processes: Processes, *, streamed: bool, labelled: bool) -> TrainState:
@@ -58,23 +69,23 @@ def trained(processes: Processes, *, streamed: bool, labelled: bool) -> TrainSta
 @pytest.mark.parametrize(("streamed", "labelled"), [(False, True), (True, False), (True, True)])
 def test_several_processes_take_the_steps_of_one(count: int, streamed: bool, labelled: bool) -> None:
     alone = trained(ALONE, streamed=streamed, labelled=labelled)
-    given: dict[int, Tensor] = {}
-    all_there = threading.Barrier(count)
-    found: dict[int, TrainState] = {}
-
-    def work(rank: int) -> None:
-        found[rank] = trained(Threads(rank, count, given, all_there), streamed=streamed, labelled=labelled)
-
-    threads = [threading.Thread(target=work, args=[rank]) for rank in range(count)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    for state in found.values():
+    found = in_threads(count, lambda own: trained(own, streamed=streamed, labelled=labelled))
+    for state in found:
         torch.testing.assert_close(torch.tensor(state.loss), torch.tensor(alone.loss), rtol=0, atol=1e-5)
         torch.testing.assert_close(state.weights.values, alone.weights.values, rtol=0, atol=1e-3)
         assert torch.equal(state.weights.values, found[0].weights.values)
         np.testing.assert_allclose(state.held_out, alone.held_out, rtol=1e-4)
+
+
+def test_all_stop_at_the_same_step_when_one_is_asked() -> None:
+    def stops(own: Processes) -> list[bool]:
+        found = []
+        for step in range(4):
+            own.total(torch.zeros(1))
+            found.append(own.agreed(own.rank == 1 and step == 1))
+        return found
+
+    assert in_threads(3, stops) == [[False, False, True, False]] * 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -144,7 +155,7 @@ def test_the_first_losses_agree_whatever_the_number_of_processes(place: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_processes_go_on_to_the_same_weights(place: Path, number: signal.Signals) -> None:
-    """Ctrl-C comes to torchrun, a kill to one of the processes."""
+    """Ctrl-C or a kill comes to one of them. Of Ctrl-C the others learn, and stop at the same step."""
     fit = [*FIT, "--steps", "600", "--checkpoint-every", "0.1", "--out"]
     if not (place / "whole.safetensors").exists():
         finish(begin(place, 2, *fit, "whole.safetensors"))
@@ -154,14 +165,12 @@ def test_interrupted_processes_go_on_to_the_same_weights(place: Path, number: si
     end = time.monotonic() + 60
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-    if number == signal.SIGINT:
-        process.send_signal(number)
-    else:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[1]), number)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), number)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert err.count("to go on, run: toydiffusion fit" if number == signal.SIGINT else "has ended") == 1
+    assert err.count("to go on, run: toydiffusion fit") == (number == signal.SIGINT)
+    assert err.count("another process of this training has ended") == (number == signal.SIGKILL)
     assert checkpoint.exists()
     assert not (place / f"{name}.safetensors").exists()
     finish(begin(place, 2, *fit, f"{name}.safetensors", "--resume"))

@@ -20,12 +20,13 @@ class Processes:
     - `count`: how many there are.
 
     >>> alone = Processes()
-    >>> alone.own(torch.arange(5)).tolist(), alone.any(False)
+    >>> alone.own(torch.arange(5)).tolist(), alone.agreed(False)
     ([0, 1, 2, 3, 4], False)
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
         self.rank, self.count = rank, count
+        self._asked = self._stopping = False
 
     @property
     def first(self) -> bool:
@@ -41,18 +42,29 @@ class Processes:
 
         Raises `ConnectionError` when another process is gone.
         """
-        if self.count > 1:
-            numbers = numbers.clone()
-            try:
-                distributed.all_reduce(numbers)
-            except RuntimeError as error:
-                reason = "another process of this training has ended; its own message says why"
-                raise ConnectionError(reason) from error
+        if self.count == 1:
+            return numbers
+        # What `agreed` was told travels along, since a second sum would cost nearly as much as the first.
+        whole = self._sum(torch.cat([numbers, numbers.new_tensor([float(self._asked)])]))
+        self._stopping = bool(whole[-1] > 0)
+        return whole[:-1]
+
+    def _sum(self, numbers: Tensor) -> Tensor:
+        try:
+            distributed.all_reduce(numbers)
+        except RuntimeError as error:
+            reason = "another process of this training has ended; its own message says why"
+            raise ConnectionError(reason) from error
         return numbers
 
-    def any(self, flag: bool) -> bool:
-        """Return whether the flag is true in any process."""
-        return flag if self.count == 1 else bool(self.total(torch.tensor(float(flag))) > 0)
+    def agreed(self, asked: bool) -> bool:
+        """Return whether all processes stop now, the same in each of them.
+
+        - `asked`: whether this process was asked to stop. The others learn of it in the next sum.
+        """
+        stopping = self._stopping if self.count > 1 else asked
+        self._asked = asked and not stopping
+        return stopping
 
     def check_same(self, text: str, what: str) -> None:
         """Raise `InputError` unless the text is the same in all processes.

@@ -106,7 +106,7 @@ def kept(
     Ctrl-C and SIGTERM wait for the end of the step. A second one ends the training at once.
 
     - `steps`: what carries `state` forward, and yields after each step.
-    - `agreed`: from whether this process was asked to stop to whether it does. It is called after each step.
+    - `agreed`: from whether this process was asked to stop to whether it stops, called after each step.
     """
     saved = monotonic()
     with _between_steps() as asked:

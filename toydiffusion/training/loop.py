@@ -197,5 +197,5 @@ def run(
     - `processes`: those that share the work. All stop at the same step when one is interrupted.
     """
     with one_thread():
-        for _ in kept(training, state, checkpoint if processes.first else None, processes.any):
+        for _ in kept(training, state, checkpoint if processes.first else None, processes.agreed):
             yield TrainEvent(state.step, steps, sum(state.loss[-50:]) / len(state.loss[-50:]))
