@@ -172,7 +172,7 @@ def test_the_output_is_checked_before_the_work(run, monkeypatch):
     def work(*_args, **_named):
         pytest.fail("the work came first")
 
-    monkeypatch.setattr("toydiffusion.cli.commands.load", work)
+    monkeypatch.setattr("toydiffusion.cli.commands.points.load", work)
     for out in ("no/scores.csv", "scores.txt"):
         assert run(f"log-prob plain.safetensors points.csv --out {out}")[0] == 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
-from functools import cache
 
 import torch
 from torch import Tensor, distributed
@@ -86,7 +85,6 @@ ALONE = Processes()
 """One process with nobody to share with."""
 
 
-@cache
 def processes() -> Processes:
     """Return the processes that torchrun began, connected to each other, or this one alone.
 
