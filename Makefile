@@ -17,7 +17,7 @@ demo: $(VENV)/installed  ## the whole story on the squares, with a report in dem
 	$(BIN)/toydiffusion demo --out demo
 
 test: $(VENV)/installed  ## all tests, the slow ones too
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check
@@ -25,7 +25,7 @@ check: $(VENV)/installed  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_package.py
 
-faults: $(VENV)/installed  ## every kind of kill at 20 random moments; `make test` does two of each
+faults: $(VENV)/installed  ## every kind of kill at 20 random moments; `make test` does one of each
 	$(BIN)/pytest tests/test_faults.py --kills 20
 
 mutants: $(VENV)/installed web/node_modules/.package-lock.json  ## one-line errors, each of which a test must catch

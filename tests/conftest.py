@@ -20,7 +20,7 @@ if hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=2, help="how often tests/test_faults.py kills")
+    parser.addoption("--kills", type=int, default=1, help="how often tests/test_faults.py kills")
 
 
 @pytest.fixture

@@ -301,7 +301,7 @@ def test_the_error_bar_holds_on_learned_models_near_and_far(law, labelled, waves
         angle = torch.arange(400) * math.tau / 400
         z = far * torch.stack([angle.cos(), angle.sin()], 1).double()
     found = log_density(model.fitted.density().flow, model.prior(), z, level(400, model.sigma_min), label)
-    miss = np.abs(found.value - in_fine_steps(model, z, label, 1000))
+    miss = np.abs(found.value - in_fine_steps(model, z, label, 600))
     assert np.mean(miss <= found.error) >= 0.98
     assert np.median(found.error) <= 10 * np.median(miss) or far is not None
 

@@ -134,7 +134,7 @@ def test_each_step_draws_uniformly_and_never_what_is_kept_apart() -> None:
     state = TrainState.start(1, 1, config, seed=3)
     original = streaming.train_on
     try:
-        streaming.train_on = lambda state, batches, held, steps, config: (batches, held, steps)
+        streaming.train_on = lambda state, batches, held, config, steps, **_: (batches, held, steps)
         batches, _, steps = train_streamed(state, take, n, config)
         assert steps == 400
         whole = [(batch.points[:, 0] * n).round().long() for batch in batches]

@@ -156,7 +156,7 @@ def test_the_first_losses_agree_whatever_the_number_of_processes(place: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_processes_go_on_to_the_same_weights(place: Path, number: signal.Signals) -> None:
     """Ctrl-C or a kill comes to one of them. Of Ctrl-C the others learn, and stop at the same step."""
-    fit = [*FIT, "--steps", "600", "--checkpoint-every", "0.1", "--out"]
+    fit = [*FIT, "--steps", "400", "--checkpoint-every", "0.1", "--out"]
     if not (place / "whole.safetensors").exists():
         finish(begin(place, 2, *fit, "whole.safetensors"))
     name = f"after-{number.name}"
