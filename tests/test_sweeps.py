@@ -233,6 +233,14 @@ def test_the_command_writes_a_page_that_says_what_the_table_says(folder: Path, r
     code, out, _ = run("sweep sweep.toml --out study --workers 1")
     assert code == 0
     assert out.startswith("computed 12 of 12 cells, wrote ")
+    made = (folder / "study" / "report.html").stat().st_mtime_ns
+    assert run("sweep sweep.toml --out study --workers 1")[1].startswith("computed 0 of 12 cells")
+    assert (folder / "study" / "report.html").stat().st_mtime_ns == made
+    # Another table of the same cells needs another page.
+    (folder / "sweep.toml").write_text((folder / "sweep.toml").read_text().replace("[1, 4]", "[4]"))
+    assert run("sweep sweep.toml --out study --workers 1")[1].startswith("computed 0 of 6 cells")
+    assert "A sweep of 6 cells" in Page((folder / "study" / "report.html").read_text()).words
+    (folder / "sweep.toml").write_text((folder / "sweep.toml").read_text().replace("[4]", "[1, 4]"))
     assert run("sweep sweep.toml --out study --workers 1")[1].startswith("computed 0 of 12 cells")
     page = Page((folder / "study" / "report.html").read_text())
     with (folder / "study" / "results.csv").open() as file:

@@ -85,12 +85,12 @@ def sweep_report(results: SweepResults, out: str | Path) -> dict[str, Any]:
     groups = _groups(results.cells)
     measures = [name for name in MEASURES if any(one.measures.get(name) is not None for one in results.cells)]
     rows = [
-        [*(key.get(name) for name in axes), *(_measured(own, name) for name in measures)]
+        [*(key.get(name) for name in axes), *(_with_form(_measured(own, name)) for name in measures)]
         for key, own in groups[:_LISTED]
     ]
     curves = _curves(results, axes, measures)
     numbers = {
-        "axes": list(axes),
+        "axes": _short(list(axes)),
         "grid": [[name, ", ".join(str(one) for one in values)] for name, values in axes.items()],
         "cells": len(results.cells),
         "trainings": len(sweep.trainings),
@@ -140,6 +140,20 @@ def _groups(cells: Sequence[CellResult]) -> list[tuple[dict[str, Any], list[Cell
 def _measured(own: Sequence[CellResult], name: str) -> Interval | None:
     values = [value for one in own if one.error is None and (value := one.measures.get(name)) is not None]
     return interval(values) if values else None
+
+
+def _with_form(found: Interval | None) -> dict[str, Any] | None:
+    """Return an interval for the page, and the format of its numbers: the digits that its width tells."""
+    if found is None:
+        return None
+    digits = 1 - math.floor(math.log10(found.half)) if found.half else 4
+    return {**found._asdict(), "form": f".{min(max(digits, 0), 4)}f"}
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return names of settings without what comes before the dot, where they still differ."""
+    ends = [name.rpartition(".")[2] for name in names]
+    return [end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)]
 
 
 def _curves(results: SweepResults, axes: Mapping[str, list[Any]], measures: Sequence[str]) -> Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -177,10 +178,15 @@ def _result(folder: Path, cell: Cell) -> CellResult:
 
 
 def _write_table(path: Path, results: tuple[CellResult, ...]) -> None:
+    """Write the table, unless it says so already: what is made of it can tell by its time."""
     columns = [*results[0].cell.as_json(), *MEASURES, "error"]
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for one in results:
-            row = {**one.cell.as_json(), **one.measures, "error": one.error}
-            writer.writerow(["" if row.get(name) is None else row[name] for name in columns])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for one in results:
+        row = {**one.cell.as_json(), **one.measures, "error": one.error}
+        writer.writerow(["" if row.get(name) is None else row[name] for name in columns])
+    content = text.getvalue().encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with replacing(path) as part:
+            part.write_bytes(content)

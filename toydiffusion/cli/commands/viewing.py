@@ -91,12 +91,14 @@ def sweep(
     cells that sample from it. Results are in results.csv and report.html. The same command again computes
     only cells that are missing or failed.
     """
-    from toydiffusion.report import sweep_report
-
     grid = read_sweep(config)
     stop_if_asked()
     found = run_sweep(grid, out, executor=executor_of(workers, cluster), progress=None)
-    sweep_report(found, out / "report.html")
+    page = out / "report.html"
+    if not page.is_file() or page.stat().st_mtime_ns < found.table.stat().st_mtime_ns:
+        from toydiffusion.report import sweep_report
+
+        sweep_report(found, page)
     if found.failed:
         first = next(one.error for one in found.cells if one.error is not None)
         warn(f"cells that failed: {found.failed:,}; the first error is {printable(first)}")
