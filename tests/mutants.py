@@ -1457,6 +1457,20 @@ MUTANTS = [
         "tests/test_faults.py -m slow -k fresh_token",
     ),
     Mutant(
+        "workers that outlive their driver",
+        "jobs/local.py",
+        "            os._exit(1)",
+        "            pass",
+        "tests/test_faults.py -m slow -k long_piece",
+    ),
+    Mutant(
+        "a fold of a table that forgets how it did before it was stopped",
+        "experts/networks.py",
+        'self.looks, self.losses = given["looks"].tolist(), list(given["losses"])',
+        "self.looks, self.losses = [], []",
+        "tests/test_faults.py -m slow -k 'killed_training and table' --kills 2",
+    ),
+    Mutant(
         "the gradient of a process's own points taken for that of the step",
         "training/loop.py",
         "if processes.count > 1:",

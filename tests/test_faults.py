@@ -72,6 +72,14 @@ def begin(place: Path, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program. What it leaves may hold its standard error open, so nobody reads that to the end."""
+    process.kill()
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
 def run(place: Path, *words: str) -> str:
     process = begin(place, *words)
     _, err = process.communicate()
@@ -169,16 +177,34 @@ def test_a_killed_driver_leaves_no_process_and_another_goes_on(
 ) -> None:
     out = tmp_path / "out"
     for turn in range(kills):
-        process = begin(place, *SAMPLE, "--out", f"{out}/", "--workers", str(1 + turn % 3), *cluster)
+        process = begin(place, *SAMPLE, "--out", f"{out}/", "--workers", "213"[turn % 3], *cluster)
         begun(process, 10)
         time.sleep(chance.uniform(0, 4))
-        process.kill()
-        process.communicate()
+        kill(process)
         assert gone(process, seconds)
         if files(out) == 20:
             shutil.rmtree(out)
     run(place, *SAMPLE, "--out", f"{out}/", "--workers", str(chance.choice([1, 2, 3])))
     assert contents(out) == contents(place / "whole")
+
+
+SLEEP = """
+import time
+from toydiffusion.jobs import Local
+
+if __name__ == "__main__":
+    list(Local(2).run(time.sleep, [60, 60]))
+"""
+
+
+def test_workers_end_with_their_driver_in_the_middle_of_a_long_piece(tmp_path) -> None:
+    (tmp_path / "script.py").write_text(SLEEP)
+    process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, start_new_session=True)
+    assert until(lambda: len(workers(process.pid)) == 2, 60)
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    assert gone(process, 5)
 
 
 @pytest.mark.parametrize(("cluster", "seconds"), CLUSTERS)
@@ -231,8 +257,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         stamp = checkpoint.stat().st_mtime_ns if resume else 0
         until(lambda: process.poll() is not None or _written(checkpoint) > stamp, 60)  # noqa: B023
         time.sleep(chance.uniform(0, 1))
-        process.kill()
-        process.communicate()
+        kill(process)
         assert gone(process, 5)
         done += 1
         if out.exists():
