@@ -200,11 +200,15 @@ if __name__ == "__main__":
 def test_workers_end_with_their_driver_in_the_middle_of_a_long_piece(tmp_path) -> None:
     (tmp_path / "script.py").write_text(SLEEP)
     process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, start_new_session=True)
-    assert until(lambda: len(workers(process.pid)) == 2, 60)
-    time.sleep(1)
-    process.kill()
-    process.wait()
-    assert gone(process, 5)
+    try:
+        assert until(lambda: len(workers(process.pid)) == 2, 60)
+        time.sleep(1)
+        process.kill()
+        process.wait()
+        assert gone(process, 5)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("cluster", "seconds"), CLUSTERS)
