@@ -99,7 +99,7 @@ def test_the_parts_of_a_step_are_all_of_it(count: int) -> None:
 def test_a_step_of_too_few_points_is_refused() -> None:
     state = TrainState.start(2, 1, CONFIG, seed=0)
     few = td.TrainConfig(batch_size=2, steps=3)
-    with pytest.raises(td.InputError, match="a step takes 2 points, too few for 3 processes"):
+    with pytest.raises(td.InputError, match="batch_size must be at least 3, the number of processes, got 2"):
         next(train(state, torch.zeros(9, 2), None, few, Processes(0, 3)))
 
 

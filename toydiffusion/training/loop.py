@@ -97,7 +97,9 @@ def train_on(
     Raises `TrainingError` as soon as the loss is not finite, and `ConnectionError` when another process ends.
     """
     if size < processes.count:
-        raise InputError(f"a step takes {size} points, too few for {processes.count} processes")
+        raise InputError(
+            f"batch_size must be at least {processes.count}, the number of processes, got {size}"
+        )
     network = state.weights.network
     device, num_classes = state.weights.values.device, network.num_classes
     noise = config.noise()
