@@ -32,7 +32,7 @@ mutants: $(VENV)/installed web/node_modules/.package-lock.json  ## one-line erro
 	$(BIN)/python tests/mutants.py
 
 docs: $(VENV)/installed  ## the site in docs/_build/html; every cell runs, warnings are errors
-	rm -rf docs/_build web/node_modules .screenshots
+	rm -rf docs/_build
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
 
 web/node_modules/.package-lock.json: web/package.json web/package-lock.json

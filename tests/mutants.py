@@ -801,7 +801,7 @@ MUTANTS = [
     Mutant(
         "a second Ctrl-C that waits like the first",
         "training/checkpoint.py",
-        "        if len(asked) > 1:\n            raise KeyboardInterrupt",
+        "        if len(signals) > 1:\n            raise KeyboardInterrupt",
         "",
         f"{LOST} -k second_one",
     ),
