@@ -254,6 +254,7 @@ def test_trajectories_and_animation(tmp_path):
     assert np.abs(shown - images[2]).mean() < 6
 
 
+@pytest.mark.slow
 def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path):
     code = (
         "import sys, numpy, toydiffusion as td, toydiffusion.report\n"

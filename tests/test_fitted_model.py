@@ -155,6 +155,7 @@ def test_blocks_are_the_rows_in_order(labelled) -> None:
     )
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits(plain, tmp_path) -> None:
     plain.save(tmp_path / "m.safetensors")
     code = (

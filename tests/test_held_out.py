@@ -86,6 +86,7 @@ def test_too_few_rows_cannot_be_held_out():
 # Baselines -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_baselines_are_what_their_names_say():
     z, test = (torch.from_numpy(PAIR.sample(n, seed=n)[0]) for n in (300, 50))
     name, values = _kernel_density(z, test, 0)

@@ -185,6 +185,7 @@ def test_damaged_shards_are_made_again(work: Path, harm: str) -> None:
     assert contents(work / "out") == good
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_an_error_that_names_the_shard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -175,6 +175,7 @@ def test_declared_steps_must_be_as_many_as_columns() -> None:
         td.Diffusion(dataclasses.replace(CONFIG, steps_of_grid=(None, 0.1))).fit(rows()[0])
 
 
+@pytest.mark.slow
 def test_the_command_line_fits_samples_and_scores(tmp_path, capsys) -> None:
     x, y = rows()
     table = tmp_path / "rings.csv"
