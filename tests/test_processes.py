@@ -21,7 +21,7 @@ from torch import Tensor
 import toydiffusion as td
 from toydiffusion.model import load
 from toydiffusion.processes import ALONE, Processes
-from toydiffusion.training import TrainState, run, train, train_streamed
+from toydiffusion.training import Checkpoint, TrainState, run, train, train_streamed
 
 Found = TypeVar("Found")
 CONFIG = td.TrainConfig(width=16, edges=8, steps=100, batch_size=101, held_out=0.1, device="cpu")
@@ -86,6 +86,17 @@ def test_all_stop_at_the_same_step_when_one_is_asked() -> None:
         return found
 
     assert in_threads(3, stops) == [[False, False, True, False]] * 3
+
+
+def test_the_first_process_alone_keeps_the_checkpoint(tmp_path: Path) -> None:
+    def work(own: Processes) -> bool:
+        state = TrainState.start(2, 1, CONFIG, seed=1)
+        checkpoint = Checkpoint(tmp_path / f"{own.rank}.checkpoint", "key", every=0)
+        for _ in run(state, train(state, torch.zeros(300, 2), None, CONFIG, own), 100, checkpoint, own):
+            pass
+        return Path(checkpoint.path).exists()
+
+    assert in_threads(2, work) == [True, False]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

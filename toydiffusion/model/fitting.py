@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -67,10 +67,11 @@ def fit(
     if checkpoint is not None:
         check_checkpoint(checkpoint)
     keeping = _Keeping(checkpoint, checkpoint_every, resume)
-    progress = progress if processes().first else False
+    together = processes()
+    progress = progress if together.first else False
     num_points = table.num_rows if isinstance(table, TableFolder) else len(table.points)
     if isinstance(config, TableConfig):
-        if processes().count > 1:
+        if together.count > 1:
             raise InputError(
                 "a stack of experts is fitted by one process; torchrun shares the training of one network, "
                 "so take another preset than table"
@@ -81,9 +82,9 @@ def fit(
         with one_thread() if num_points <= _FEW else nullcontext():
             found = _fit_experts(table, config, seed, progress, keeping)
     elif isinstance(table, TableFolder):
-        found = _fit_folder(table, config, seed, progress, keeping)
+        found = _fit_folder(table, config, seed, progress, keeping, together)
     else:
-        found = _fit_network(table, config, seed, progress, keeping)
+        found = _fit_network(table, config, seed, progress, keeping, together)
     return FittedModel(
         codec=found.codec,
         denoiser=found.denoiser,
@@ -125,54 +126,63 @@ class _Found(NamedTuple):
 
 
 def _fit_network(
-    table: Table, config: TrainConfig, seed: int, progress: bool | None, keeping: _Keeping
+    table: Table,
+    config: TrainConfig,
+    seed: int,
+    progress: bool | None,
+    keeping: _Keeping,
+    together: Processes,
 ) -> _Found:
     """Train one network."""
     check_for_fit(table)
     codec = Codec.fit(table, standardize=config.standardize)
     z, label = codec.to_z(table), codec.table_index(table)
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
-    training = partial(train, state, z, label, config)
+    training = train(state, z, label, config, together)
     steps = config.total_steps(len(z), codec.num_classes)
-    _train(state, training, steps, fingerprint(z, label, config, seed=seed), keeping, progress)
+    key = fingerprint(z, label, config, seed=seed)
+    _train(state, training, steps, key, progress, keeping, together)
     prior = Prior(moments(z, label), config.sigma_max)
     return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
 
 
 def _train(
     state: TrainState,
-    training: Callable[[Processes], Iterator[TrainState]],
+    training: Iterator[TrainState],
     steps: int,
     key: str,
-    keeping: _Keeping,
     progress: bool | None,
+    keeping: _Keeping,
+    together: Processes,
 ) -> None:
-    """Train to the end, with a progress bar, together with the other processes that torchrun began.
-
-    - `key`: the fingerprint of the points and settings.
-    """
+    """Train to the end, with a progress bar; `key` is the fingerprint of the points and settings."""
     checkpoint = keeping.checkpoint(key)
     if keeping.resume and checkpoint is not None:
         checkpoint.resume(state)
-    together = processes()
     together.check_same(f"{key} at step {state.step}", "points, settings, seeds or checkpoints")
     with bar("training", steps, progress) as move:
-        for event in run(state, training(together), steps, checkpoint, together):
+        for event in run(state, training, steps, checkpoint, together):
             if event.step % 10 == 0 or event.step == event.steps:
                 move(event.step, f"loss {event.loss:.4f}")
 
 
 def _fit_folder(
-    folder: TableFolder, config: TrainConfig, seed: int, progress: bool | None, keeping: _Keeping
+    folder: TableFolder,
+    config: TrainConfig,
+    seed: int,
+    progress: bool | None,
+    keeping: _Keeping,
+    together: Processes,
 ) -> _Found:
     """Train one network on rows that are fetched as they are needed."""
     found = survey(folder, progress)
     codec = codec_of(folder, found, standardize=config.standardize)
     state = TrainState.start(codec.dim, codec.num_classes, config, seed=seed)
     key = hashlib.sha256(json.dumps([asdict(config), seed, found.digest]).encode()).hexdigest()
-    training = partial(train_streamed, state, partial(batch_of, folder, codec), folder.num_rows, config)
+    take = partial(batch_of, folder, codec)
+    training = train_streamed(state, take, folder.num_rows, config, together)
     steps = config.total_steps(folder.num_rows, codec.num_classes)
-    _train(state, training, steps, key, keeping, progress)
+    _train(state, training, steps, key, progress, keeping, together)
     prior = Prior(moments_of(found, codec), config.sigma_max)
     return _Found(codec, state.trained.cpu().eval(), prior, config, state.history)
 
