@@ -1,7 +1,7 @@
 """Denoisers: the network, its preconditioning, and wrappers around other denoisers."""
 
 from toydiffusion.denoisers.gaussian_expert import GaussianExpert
-from toydiffusion.denoisers.network import MOST_WEIGHTS, Network
+from toydiffusion.denoisers.network import MOST_WEIGHTS, EdgeUnits, Network
 from toydiffusion.denoisers.preconditioning import PRECONDITIONINGS, Preconditioning, preconditioning
 from toydiffusion.denoisers.residuals import EDM, Residuals, ResidualSizes
 from toydiffusion.denoisers.stacked import Stacked, hats
@@ -12,6 +12,7 @@ __all__ = [
     "MOST_WEIGHTS",
     "PRECONDITIONINGS",
     "Counting",
+    "EdgeUnits",
     "GaussianExpert",
     "Guided",
     "Network",

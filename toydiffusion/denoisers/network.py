@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,42 @@ from toydiffusion.errors import InputError
 from toydiffusion.types import Labels, Levels, Points
 
 
+class EdgeUnits(NamedTuple):
+    """What the edge units of a `Network` are made of, for n points.
+
+    - `ahead`: `w . z + b + b_label`, `(..., n, edges)`.
+    - `bend`: `tanh(r / 4)`, of the same shape.
+    - `sharpness`, `gate`: 1 / tau and sigma / tau, `(n, edges)`, or `(1, edges)` for one level.
+    """
+
+    ahead: Tensor
+    bend: Tensor
+    sharpness: Tensor
+    gate: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        """The units, `4 (sigma / tau) tanh(r / 4)`."""
+        return self.bend * (4 * self.gate)
+
+    @property
+    def slope(self) -> Tensor:
+        """Their derivative in `ahead`, `sigma / tau^2 (1 - tanh(r / 4)^2)`."""
+        steep = self.gate * self.sharpness
+        return torch.addcmul(steep, self.bend, self.bend * steep, value=-1)
+
+
 class Network(nn.Module):
     """A small fully connected network that is a `Denoiser`: `c_skip z + c_out F(z, sigma, label)`.
 
     The inputs of F are:
 
     - the position `c_in z`, and sines and cosines of log sigma.
-    - edge units: `4 tanh(r / 4)` with `r = (w . z + b + b_label) / sigma`, the distance to a learned
-      hyperplane in units of sigma. At low noise, near a sharp boundary of the law, the denoiser depends only
-      on this ratio. So one unit represents a boundary at every noise level.
+    - edge units, each `4 (sigma / tau) tanh(r / 4)` with `r = (w . z + b + b_label) / tau` and
+      `tau^2 = sigma^2 + s^2`: the distance to a learned hyperplane, in units of tau. A boundary of the law
+      whose density falls over a width s is as if blurred by noise of level s. At level sigma it is blurred by
+      tau, and its score is a function of r over tau. F is sigma times that. So one unit represents a
+      boundary, sharp (s = 0) or soft, at every noise level. The softness s is learned, from `SOFTNESS` on.
     - waves: sines and cosines of the position along fixed random directions (Tancik et al. 2020), for
       structure too fine for a few hidden units.
     - an embedding of the label. It has a row for each class, and a last row for "no label".
@@ -78,6 +106,7 @@ class Network(nn.Module):
         self.edge_direction = nn.Parameter(functional.normalize(normal("edge_direction"), dim=1))
         self.edge_offset = nn.Parameter(4 * torch.rand(edges, generator=generator) - 2)
         self.edge_label_offset = nn.Parameter(torch.zeros(shapes["edge_label_offset"]))
+        self.edge_softness = nn.Parameter(torch.full(shapes["edge_softness"], SOFTNESS))
         self.embedding = nn.Parameter(normal("embedding"))
         self.register_buffer("octaves", torch.tensor(OCTAVES), persistent=False)
         self.octaves: Tensor
@@ -108,6 +137,7 @@ class Network(nn.Module):
             "edge_direction": (edges, dim),
             "edge_offset": (edges,),
             "edge_label_offset": (rows, edges),
+            "edge_softness": (edges,),
             "embedding": (rows, embedding),
             "wave_direction": (waves, dim),
         }
@@ -185,11 +215,22 @@ class Network(nn.Module):
             inner = functional.linear(functional.silu(inner), weight, bias)
         return functional.linear(functional.silu(inner), *last)
 
+    def edge_units(self, z: Points, sigma: Levels, label: Labels | None) -> EdgeUnits:
+        """Return the edge units at noisy points `z`, `(..., n, d)`; `sigma` is `(n,)`, or `(1,)` for one level."""
+        # Without classes all rows have the only one.
+        row: Labels | slice = slice(0, 1) if label is None else label
+        level = sigma[:, None]
+        sharpness = (level.square() + self.edge_softness.square()).rsqrt()
+        ahead = z @ self.edge_direction.T + (self.edge_offset + self.edge_label_offset[row])
+        # tanh(r / 4) from the logistic function of r / 2: torch's own tanh takes several times as long.
+        bend = torch.sigmoid(ahead * (sharpness / 2)).mul(2).sub_(1)
+        return EdgeUnits(ahead, bend, sharpness, level * sharpness)
+
     def _raw_with_trace(
         self, z: Points, sigma: Levels, label: Labels | None, probes: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return F, `(n, d)`, and the trace of its Jacobian in z or `v^T J v` for each probe v, `(n, k)`."""
-        inner, bend, phase = self._first_layer(z, sigma, label)
+        inner, edges, phase = self._first_layer(z, sigma, label)
         n, d = z.shape
         # Input i of the first layer depends on z through a direction e_i. Its derivative is slope_i e_i . v.
         place, _, edge, wave_cos, wave_sin, _ = self._first_weights()
@@ -199,7 +240,7 @@ class Network(nn.Module):
         c_in = self.preconditioning.c_in(sigma)[:, None]
         slopes = [
             c_in.expand(n, d),
-            (1 - bend.square()) / sigma[:, None],
+            edges.slope,
             -c_in * phase.sin(),
             c_in * phase.cos(),
         ]
@@ -221,8 +262,10 @@ class Network(nn.Module):
             traces = (_product(along, last[0]) * probes.transpose(0, 1)).sum(2).T
         return functional.linear(inner, *last), traces
 
-    def _first_layer(self, z: Points, sigma: Levels, label: Labels | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the first layer before its activation, tanh(r / 4) of the edges, and phases of the waves.
+    def _first_layer(
+        self, z: Points, sigma: Levels, label: Labels | None
+    ) -> tuple[Tensor, EdgeUnits, Tensor]:
+        """Return the first layer before its activation, the edge units, and the phases of the waves.
 
         The inputs are multiplied by their columns of the weights one kind after another. So what all rows
         share, such as the part of one level, is computed once.
@@ -230,18 +273,16 @@ class Network(nn.Module):
         place, octaves, edge, wave_cos, wave_sin, classes = self._first_weights()
         octave = sigma.log()[:, None] * self.octaves
         inner = functional.linear(torch.cat([octave.cos(), octave.sin()], 1), octaves, self.biases[0])
-        # Without classes all rows have the only one.
-        row: Labels | slice = slice(0, 1) if label is None else label.to(z.device)
-        if self.embedding.shape[1]:
-            inner = inner + functional.linear(self.embedding, classes)[row]
+        if label is not None:
+            label = label.to(z.device)
+            inner = inner + functional.linear(self.embedding, classes)[label]
         position = z * self.preconditioning.c_in(sigma)[:, None]
-        ahead = functional.linear(z, self.edge_direction, self.edge_offset) + self.edge_label_offset[row]
-        bend = torch.tanh(ahead / (4 * sigma[:, None]))
+        edges = self.edge_units(z, sigma, label)
         phase = functional.linear(position, self.wave_direction)
         waves = [phase.cos(), phase.sin()] if phase.shape[1] else []
-        each = torch.cat([position, 4 * bend, *waves], 1)
+        each = torch.cat([position, edges.values, *waves], 1)
         inner = torch.addmm(inner, each, torch.cat([place, edge, wave_cos, wave_sin], 1).T)
-        return inner, bend, phase
+        return inner, edges, phase
 
     def _first_weights(self) -> tuple[Tensor, ...]:
         """Return the weights of the first layer of each kind of input."""
@@ -280,6 +321,8 @@ def _silu(inner: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
 
 MOST_WEIGHTS = 10**8
 """The most weights of a network: 400 MB, and four times that in training."""
+SOFTNESS = 0.2
+"""The softness of each edge unit before training, in the units of z."""
 _EMBEDDING = 16
 """The numbers in the embedding of a label."""
 OCTAVES = (0.125, 0.25, 0.5, 1.0)

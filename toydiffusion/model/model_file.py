@@ -166,6 +166,8 @@ def _network(archive: Archive, dim: int, count: int) -> _Parts:
         if name.startswith("student.")
     }
     config = _config(TrainConfig, meta["config"])
+    # Files of earlier versions have sharp edges.
+    tensors.setdefault("network.edge_softness", torch.zeros(config.edges))
     _check_tensors(tensors, dim, count, config)
     if ("student" in meta) != bool(students):
         raise InputError("its metadata and its tensors disagree about a student")

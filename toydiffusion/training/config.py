@@ -87,11 +87,12 @@ class TrainConfig:
         """Return the number of training steps for so many points and classes (1: without labels)."""
         if self.steps is not None:
             return self.steps
-        return round(1000 * max(min(num_classes, 10) if num_classes > 1 else 0, _growth(num_points)))
+        growth = _growth(num_points, 2 / 3)
+        return round(1000 * max(min(num_classes, 10) if num_classes > 1 else 0, growth))
 
     def points_per_step(self, num_points: int) -> int:
         """Return how many of so many points a training step takes."""
-        return round(500 * _growth(num_points)) if self.batch_size is None else self.batch_size
+        return round(500 * _growth(num_points, 1 / 3)) if self.batch_size is None else self.batch_size
 
     def noise(self) -> Schedule:
         """Return the schedule of the noise levels in training."""
@@ -122,6 +123,6 @@ _RANGES = {
 """The whole numbers that make sense; `Network` bounds the number of weights on top."""
 
 
-def _growth(num_points: int) -> float:
-    """Return the factor by which steps and batches of so many points differ from those of 1,000."""
-    return float(min(max((num_points / 1000) ** (2 / 3), 0.5), 4.0))
+def _growth(num_points: int, power: float) -> float:
+    """Return the factor by which the steps, or the batches, of so many points differ from those of 1,000."""
+    return float(min(max((num_points / 1000) ** power, 0.5), 4.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from toydiffusion.denoisers import Network
+from toydiffusion.denoisers import EdgeUnits, Network
 from toydiffusion.types import Labels, Levels, Points
 
 
@@ -80,7 +80,7 @@ class MirroredLoss:
         target = (z - c_skip * noisy) / c_out
 
         # Forward: the inputs, kind after kind, then the layers. Everything is (2, b, ...) or (2 b, ...).
-        inputs, bend, row = self._inputs(noisy, sigma, label)
+        inputs, units = self._inputs(noisy, sigma, label)
         layers = list(zip(network.weights, network.biases, strict=True))
         values, before = [inputs.flatten(0, 1)], []
         for matrix, bias in layers[:-1]:
@@ -97,36 +97,38 @@ class MirroredLoss:
             if i:
                 slope = torch.ops.aten.silu_backward(slope @ layers[i][0], before[i - 1])
         first = layers[0][0]
-        edges, classes = bend.shape[2], network.embedding.shape[1]
+        edges, classes = len(network.edge_offset), network.embedding.shape[1]
         if edges:
             begin = d + 2 * len(network.octaves)
-            # 4 tanh(r / 4) has the slope 1 - tanh^2 in r, and r the slope 1 / sigma in w . z.
-            inner = (slope @ first[:, begin : begin + edges]).view(2, b, edges)
-            inner = (inner * (1 - bend.square())).div_(sigma[:, None])
+            outer = (slope @ first[:, begin : begin + edges]).view(2, b, edges)
+            inner = outer * units.slope
+            # With a = `ahead`, a unit u has in its softness s the slope du/ds = -s / tau^2 (u + a du/da).
+            soft = outer.mul_(inputs[..., begin : begin + edges]).addcmul_(inner, units.ahead).sum(0)
+            soft = soft.mul_(units.sharpness.square()).sum(0)
+            torch.mul(soft, -network.edge_softness, out=slots["edge_softness"])
             torch.mm(inner.flatten(0, 1).T, noisy.flatten(0, 1), out=slots["edge_direction"])
             both = inner.sum(0)
             torch.sum(both, 0, out=slots["edge_offset"])
-            slots["edge_label_offset"].zero_().index_add_(0, row, both)
-        if classes:
+            if label is None:
+                slots["edge_label_offset"].copy_(slots["edge_offset"])
+            else:
+                slots["edge_label_offset"].zero_().index_add_(0, label, both)
+        if label is not None:
             both = slope.view(2, b, -1).sum(0) @ first[:, first.shape[1] - classes :]
-            slots["embedding"].zero_().index_add_(0, row, both)
+            slots["embedding"].zero_().index_add_(0, label, both)
         return loss, self.gradient
 
-    def _inputs(self, noisy: Tensor, sigma: Levels, label: Labels | None) -> tuple[Tensor, Tensor, Labels]:
-        """Return the inputs of the first layer, `(2, b, inputs)`, tanh(r / 4) of the edges, and the rows.
-
-        The rows are those of the tables of labels. `noisy` is `(2, b, d)`.
-        """
+    def _inputs(self, noisy: Tensor, sigma: Levels, label: Labels | None) -> tuple[Tensor, EdgeUnits]:
+        """Return the first layer's inputs, `(2, b, inputs)`, and the edge units, at `noisy` `(2, b, d)`."""
         network = self.network
-        row = torch.zeros_like(sigma, dtype=torch.int64) if label is None else label
         position = noisy * network.preconditioning.c_in(sigma)[:, None]
         octave = sigma.log()[:, None] * network.octaves
-        ahead = noisy @ network.edge_direction.T + (network.edge_offset + network.edge_label_offset[row])
-        bend = torch.tanh(ahead / (4 * sigma[:, None]))
-        kinds = [position, octave.cos().expand(2, -1, -1), octave.sin().expand(2, -1, -1), 4 * bend]
+        units = network.edge_units(noisy, sigma, label)
+        levels = [octave.cos().expand(2, -1, -1), octave.sin().expand(2, -1, -1)]
+        kinds = [position, *levels, units.values]
         if network.wave_direction.numel():
             phase = position @ network.wave_direction.T
             kinds += [phase.cos(), phase.sin()]
-        if network.embedding.shape[1]:
-            kinds.append(network.embedding[row].expand(2, -1, -1))
-        return torch.cat(kinds, 2), bend, row
+        if label is not None:
+            kinds.append(network.embedding[label].expand(2, -1, -1))
+        return torch.cat(kinds, 2), units

@@ -218,57 +218,88 @@ export function siluTangents(tile: usize, features: i32, columns: i32, points: i
 }
 
 /**
- * The edge units of one tile of points: `4 tanh((w . z + offset + more) quarter)`, `quarter = 1 / (4 sigma)`.
+ * The edge units of one tile of points: `4 (sigma / tau) tanh(r / 4)` with `r = (w . z + offset + more) / tau` and
+ * `tau^2 = sigma^2 + softness^2`.
  *
- * `place` is the tile of z, two features; `direction` (edges, 2) and `offset` (edges) are the weights;
- * `more` is a tile of what each label adds, or 0 for none; `out` has `columns` columns, of which the first
- * `points` are written. With `tangents` the derivatives along both axes go into the next columns.
+ * `place` is the tile of z, two features, and `level` that of sigma, one. `direction` (edges, 2), `offset` and
+ * `softness` (edges) are the weights; `more` is a tile of what each label adds, or 0 for none. `out` has `columns`
+ * columns, of which the first `points` are written. With `tangents` the derivatives along both axes go into the
+ * next columns. `w . z + offset + more` goes to the tile `ahead`, or nowhere if that is 0.
  */
 export function edges(
-  out: usize, place: usize, direction: usize, offset: usize, more: usize, quarter: usize,
-  count: i32, points: i32, columns: i32, tangents: bool,
+  out: usize, place: usize, direction: usize, offset: usize, more: usize, softness: usize, level: usize,
+  ahead: usize, count: i32, points: i32, columns: i32, tangents: bool,
 ): void {
   const next: usize = (<usize>points) << 2;
   const row: usize = (<usize>columns) << 2;
-  const one = f32x4.splat(1.0), four = f32x4.splat(4.0);
+  const one = f32x4.splat(1.0), half = f32x4.splat(0.5), four = f32x4.splat(4.0);
   for (let e = 0; e < count; e++) {
     const w0 = v128.load32_splat(direction), w1 = v128.load32_splat(direction, 4);
-    const b = v128.load32_splat(offset);
+    const b = v128.load32_splat(offset), s = v128.load32_splat(softness), soft = f32x4.mul(s, s);
     for (let c: usize = 0; c < next; c += 16) {
       let r = f32x4.add(b, f32x4.mul(w0, v128.load(place + c)));
       r = f32x4.add(r, f32x4.mul(w1, v128.load(place + next + c)));
       if (more) r = f32x4.add(r, v128.load(more + c));
-      const q = v128.load(quarter + c);
-      r = f32x4.mul(r, q);
-      // tanh(r) = 1 - 2 / (1 + e^2r)
-      const bend = f32x4.sub(one, f32x4.div(f32x4.splat(2.0), f32x4.add(one, expOf(f32x4.add(r, r)))));
-      v128.store(out + c, f32x4.mul(four, bend));
+      if (ahead) v128.store(ahead + c, r);
+      const sigma = v128.load(level + c), narrow = sharpness(sigma, soft), gate = f32x4.mul(sigma, narrow);
+      // tanh(r / 4) = 1 - 2 / (1 + e^(r / 2))
+      const e2 = expOf(f32x4.mul(half, f32x4.mul(r, narrow)));
+      const bend = f32x4.sub(one, f32x4.div(f32x4.splat(2.0), f32x4.add(one, e2)));
+      v128.store(out + c, f32x4.mul(f32x4.mul(four, gate), bend));
       if (tangents) {
-        const slope = f32x4.mul(f32x4.mul(four, q), f32x4.sub(one, f32x4.mul(bend, bend)));
+        const slope = f32x4.mul(f32x4.mul(gate, narrow), f32x4.sub(one, f32x4.mul(bend, bend)));
         v128.store(out + next + c, f32x4.mul(slope, w0));
         v128.store(out + 2 * next + c, f32x4.mul(slope, w1));
       }
     }
     direction += 8;
     offset += 4;
+    softness += 4;
     out += row;
+    if (ahead) ahead += row;
     if (more) more += next;
   }
 }
 
-/** In place: the slope in the edge units `unit` becomes the slope in `w . z + offset`. */
-export function edgesBackward(slope: usize, unit: usize, quarter: usize, count: i32, columns: i32): void {
+/** 1 / tau, for `soft` the square of a softness. */
+// @ts-ignore: decorator
+@inline
+function sharpness(sigma: v128, soft: v128): v128 {
+  return f32x4.div(f32x4.splat(1.0), f32x4.sqrt(f32x4.add(f32x4.mul(sigma, sigma), soft)));
+}
+
+/**
+ * In place: the slope in the edge units `unit` becomes the slope in `ahead = w . z + offset`. The slope in each
+ * softness, summed over the columns, is added to `gradient`.
+ *
+ * With u a unit and a its `ahead`, `du/da = sigma / tau^2 (1 - tanh^2)` and `du/ds = -s / tau^2 (u + a du/da)`.
+ */
+export function edgesBackward(
+  slope: usize, unit: usize, ahead: usize, softness: usize, level: usize, gradient: usize,
+  count: i32, columns: i32,
+): void {
   const row: usize = (<usize>columns) << 2;
-  const one = f32x4.splat(1.0), sixteenth = f32x4.splat(0.0625), four = f32x4.splat(4.0);
+  const one = f32x4.splat(1.0), sixteenth = f32x4.splat(0.0625);
   for (let e = 0; e < count; e++) {
+    const s = v128.load32_splat(softness), soft = f32x4.mul(s, s);
+    let sum = f32x4.splat(0);
     for (let c: usize = 0; c < row; c += 16) {
-      const u = v128.load(unit + c);
-      const bend = f32x4.sub(one, f32x4.mul(f32x4.mul(u, u), sixteenth));
-      const inverse = f32x4.mul(four, v128.load(quarter + c));
-      v128.store(slope + c, f32x4.mul(f32x4.mul(v128.load(slope + c), bend), inverse));
+      const u = v128.load(unit + c), sigma = v128.load(level + c), outer = v128.load(slope + c);
+      const narrow = sharpness(sigma, soft), n2 = f32x4.mul(narrow, narrow), gate = f32x4.mul(sigma, narrow);
+      const bend = f32x4.div(f32x4.mul(f32x4.mul(u, u), sixteenth), f32x4.mul(gate, gate));
+      const inner = f32x4.mul(outer, f32x4.mul(f32x4.mul(sigma, n2), f32x4.sub(one, bend)));
+      v128.store(slope + c, inner);
+      const both = f32x4.add(f32x4.mul(outer, u), f32x4.mul(inner, v128.load(ahead + c)));
+      sum = f32x4.add(sum, f32x4.mul(both, n2));
     }
+    const total = f32x4.extract_lane(sum, 0) + f32x4.extract_lane(sum, 1) + f32x4.extract_lane(sum, 2) +
+      f32x4.extract_lane(sum, 3);
+    store<f32>(gradient, load<f32>(gradient) - total * load<f32>(softness));
     slope += row;
     unit += row;
+    ahead += row;
+    softness += 4;
+    gradient += 4;
   }
 }
 

@@ -13,10 +13,13 @@ interface Kernels {
   times(slope: number, factor: number, numbers: number): void;
   siluTangents(tile: number, features: number, columns: number, points: number): void;
   edges(
-    out: number, place: number, direction: number, offset: number, more: number, quarter: number,
-    count: number, points: number, columns: number, tangents: boolean,
+    out: number, place: number, direction: number, offset: number, more: number, softness: number,
+    level: number, ahead: number, count: number, points: number, columns: number, tangents: boolean,
   ): void;
-  edgesBackward(slope: number, unit: number, quarter: number, count: number, columns: number): void;
+  edgesBackward(
+    slope: number, unit: number, ahead: number, softness: number, level: number, gradient: number,
+    count: number, columns: number,
+  ): void;
   gather(out: number, table: number, row: number, features: number, points: number, columns: number): void;
   scatter(table: number, slope: number, row: number, features: number, columns: number): void;
   adam(

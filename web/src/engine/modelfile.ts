@@ -166,7 +166,11 @@ export function openModel(bytes: Uint8Array): Model {
     return numbers;
   };
   const network = new Network(architecture(config, count));
-  for (const { name, shape } of network.tensors) network.set(name, take(`network.${name}`, shape));
+  for (const { name, shape } of network.tensors) {
+    // Files of earlier versions have sharp edges.
+    if (name === "edge_softness" && !tensors.has(`network.${name}`)) network.set(name, Array<number>(config.edges).fill(0));
+    else network.set(name, take(`network.${name}`, shape));
+  }
   network.set("wave_direction", take("network.wave_direction", [config.waves, 2]));
   const means = take("moments.means", [count, 2]), spread = take("moments.covariances", [count, 2, 2]);
   const parts = Array.from({ length: count }, (_, c): Moments => ({

@@ -30,6 +30,8 @@ export const PRECONDITIONINGS: Record<string, Preconditioning> = {
 const TILE = 64, TRACED = 16;
 const OCTAVES = [0.125, 0.25, 0.5, 1];
 const EMBEDDING = 16;
+/** The softness of each edge unit before training. */
+const SOFTNESS = 0.2;
 /** Where the inputs begin: cosines and sines of log sigma, then the position, then the edge units. */
 const PLACE = 8, EDGES = 10;
 /** The column of the first weights that Python's column c is: there the position comes first. */
@@ -90,6 +92,7 @@ export class Network implements Denoiser {
     add("edge_direction", [edges, 2], padded(edges), 2);
     add("edge_offset", [edges], 1, padded(edges));
     add("edge_label_offset", [this.classRows, edges], this.classRows, edges);
+    add("edge_softness", [edges], 1, padded(edges));
     add("embedding", [this.classRows, this.embedding], this.classRows, this.embedding);
     for (let i = 0; i <= hiddenLayers; i++) {
       add(`weights.${i}`, [sizes[i + 1]!, sizes[i]!], inner[i + 1]!, inner[i]!);
@@ -127,6 +130,7 @@ export class Network implements Denoiser {
     const uniform = (n: number, scale: number): number[] =>
       Array.from({ length: n }, () => (2 * generator.uniformFloat() - 1) * scale);
     this.set("edge_offset", uniform(edges, 2));
+    this.set("edge_softness", Array<number>(edges).fill(SOFTNESS));
     this.set("embedding", generator.normalFloats(this.classRows * this.embedding));
     const wave = generator.normalFloats(2 * waves);
     this.waveDirection.set(wave.map((v) => v * Math.PI));
@@ -259,11 +263,15 @@ export class Network implements Denoiser {
     }
   }
 
-  /** Put the inputs of these points into a tile. The columns without a point repeat the last one's level. */
+  /**
+   * Put the inputs of these points into a tile. The columns without a point repeat the last one's level.
+   * `w . z + b` of the edge units goes to `aheadAt`, unless it is 0.
+   */
   private fill(
     tiles: Tiles, z: Float64Array, sigma: Levels, label: Labels, first: number, count: number, traced: boolean,
+    aheadAt = 0,
   ): void {
-    const { points, columns } = tiles, { input, place, quarter, rows } = tiles.views;
+    const { points, columns } = tiles, { input, place, level: levels, rows } = tiles.views;
     const { edges, waves, numClasses } = this.architecture;
     // One level for all points is in the bias already (`prepare`).
     const several = typeof sigma !== "number";
@@ -278,7 +286,7 @@ export class Network implements Denoiser {
       } else if (several) tiles.repeatOctaves(c);
       place[c] = x;
       place[points + c] = y;
-      quarter[c] = 0.25 / level;
+      levels[c] = level;
       input[PLACE * columns + c] = x * shrink;
       input[(PLACE + 1) * columns + c] = y * shrink;
       if (traced) {
@@ -310,8 +318,8 @@ export class Network implements Denoiser {
     const alone = this.classRows === 1;
     run.edges(
       tiles.inputAt + 4 * EDGES * columns, tiles.placeAt, at("edge_direction"),
-      alone ? tiles.offsetAt : at("edge_offset"), alone ? 0 : tiles.moreAt, tiles.quarterAt,
-      edges, points, columns, traced,
+      alone ? tiles.offsetAt : at("edge_offset"), alone ? 0 : tiles.moreAt, at("edge_softness"), tiles.levelAt,
+      aheadAt, edges, points, columns, traced,
     );
   }
 
@@ -344,7 +352,7 @@ export class Network implements Denoiser {
   lossAndGradient(z: Float32Array, sigma: Float32Array, eps: Float32Array, label: Labels): number {
     const { run } = this.space, b = sigma.length, tiles = this.values;
     const { edges, waves } = this.architecture, g = this.base.gradient;
-    this.backward ??= new Backward(this.space, this.layers);
+    this.backward ??= new Backward(this.space, this.layers, this.architecture.edges);
     const back = this.backward;
     this.view("gradient").fill(0);
     this.layers.forEach(({ weight, inputs, outputs }, i) => {
@@ -371,7 +379,7 @@ export class Network implements Denoiser {
           target[2 * c + k] = Math.fround(Math.fround(clean - skip * at) / gain);
         }
       }
-      this.fill(tiles, noisy, level, rows, 0, TILE, false);
+      this.fill(tiles, noisy, level, rows, 0, TILE, false, back.aheadAt);
       let from = tiles.inputAt;
       this.layers.forEach(({ inputs, outputs, weight, bias }, i) => {
         const last = i === this.layers.length - 1;
@@ -408,7 +416,10 @@ export class Network implements Denoiser {
       };
       if (edges) {
         const inner = inputSlope(EDGES, edges);
-        run.edgesBackward(inner, tiles.inputAt + 4 * EDGES * TILE, tiles.quarterAt, edges, TILE);
+        run.edgesBackward(
+          inner, tiles.inputAt + 4 * EDGES * TILE, back.aheadAt, at(this.base.weights, "edge_softness"),
+          tiles.levelAt, at(g, "edge_softness"), edges, TILE,
+        );
         run.outer(at(g, "edge_direction"), inner, tiles.placeAt, 2, padded(edges));
         run.rowSums(at(g, "edge_offset"), inner, edges, TILE);
         if (this.classRows === 1) run.rowSums(at(g, "edge_label_offset"), inner, edges, TILE);
@@ -442,7 +453,7 @@ export class Network implements Denoiser {
 class Tiles {
   readonly inputAt: number;
   readonly placeAt: number;
-  readonly quarterAt: number;
+  readonly levelAt: number;
   readonly rowsAt: number;
   readonly moreAt: number;
   readonly offsetAt: number;
@@ -461,7 +472,7 @@ class Tiles {
     this.edges = edges;
     this.inputAt = space.table((inputs + 4) * columns);
     this.placeAt = space.table(2 * points);
-    this.quarterAt = space.table(points);
+    this.levelAt = space.table(points);
     this.rowsAt = space.table(points);
     this.moreAt = space.table(edges * points + 4);
     this.offsetAt = space.table(edges + 4);
@@ -482,7 +493,7 @@ class Tiles {
         views: {
           input: space.floats(this.inputAt, this.inputs * columns),
           place: space.floats(this.placeAt, 2 * points),
-          quarter: space.floats(this.quarterAt, points),
+          level: space.floats(this.levelAt, points),
           rows: space.integers(this.rowsAt, points),
           offset: space.floats(this.offsetAt, this.edges),
           answer: space.floats(this.answerAt, 4 * columns),
@@ -513,7 +524,7 @@ class Tiles {
 interface Views {
   input: Float32Array;
   place: Float32Array;
-  quarter: Float32Array;
+  level: Float32Array;
   rows: Int32Array;
   offset: Float32Array;
   answer: Float32Array;
@@ -527,10 +538,12 @@ class Backward {
   readonly slopes: number[];
   readonly zeros: number;
   readonly inputs: number;
+  /** `w . z + b` of the edge units. */
+  readonly aheadAt: number;
   readonly lastAt: number;
   readonly last: Float32Array;
 
-  constructor(space: Workspace, layers: { inputs: number; outputs: number }[]) {
+  constructor(space: Workspace, layers: { inputs: number; outputs: number }[], edges: number) {
     const widest = Math.max(...layers.map(({ inputs, outputs }) => Math.max(inputs, outputs)));
     this.transposed = layers.map(({ inputs, outputs }) => space.table((inputs + 4) * outputs));
     this.before = layers.map(({ outputs }) => space.table(outputs * TILE));
@@ -538,6 +551,7 @@ class Backward {
     this.slopes = [space.table(widest * TILE), space.table(widest * TILE)];
     this.zeros = space.table(widest + 4);
     this.inputs = space.table((widest + 4) * TILE);
+    this.aheadAt = space.table(edges * TILE);
     this.lastAt = space.table(4 * TILE);
     this.last = space.floats(this.lastAt, 4 * TILE);
   }

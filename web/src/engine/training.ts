@@ -27,7 +27,7 @@ export const DEFAULTS = {
 };
 export type TrainConfig = typeof DEFAULTS;
 
-const growth = (points: number): number => Math.min(Math.max((points / 1000) ** (2 / 3), 0.5), 4);
+const growth = (points: number, power: number): number => Math.min(Math.max((points / 1000) ** power, 0.5), 4);
 
 /** Half to even, as Python rounds. */
 function round(x: number): number {
@@ -36,11 +36,11 @@ function round(x: number): number {
 }
 
 export function totalSteps(config: TrainConfig, points: number, classes: number): number {
-  return config.steps ?? round(1000 * Math.max(classes > 1 ? Math.min(classes, 10) : 0, growth(points)));
+  return config.steps ?? round(1000 * Math.max(classes > 1 ? Math.min(classes, 10) : 0, growth(points, 2 / 3)));
 }
 
 export function pointsPerStep(config: TrainConfig, points: number): number {
-  return config.batch_size ?? round(500 * growth(points));
+  return config.batch_size ?? round(500 * growth(points, 1 / 3));
 }
 
 export function architecture(config: TrainConfig, numClasses: number): Architecture {
