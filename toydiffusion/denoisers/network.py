@@ -216,7 +216,7 @@ class Network(nn.Module):
         return functional.linear(functional.silu(inner), *last)
 
     def edge_units(self, z: Points, sigma: Levels, label: Labels | None) -> EdgeUnits:
-        """Return the edge units at noisy points `z`, `(..., n, d)`; `sigma` is `(n,)`, or `(1,)` for one level."""
+        """Return the edge units at `z`, `(..., n, d)`; `sigma` is `(n,)`, or `(1,)` for one level."""
         # Without classes all rows have the only one.
         row: Labels | slice = slice(0, 1) if label is None else label
         level = sigma[:, None]
