@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -37,11 +38,11 @@ class TrainConfig:
 
     The optimisation, by Adam:
 
-    - `steps`: the number of training steps. By default (None) it is 1,000 for each class, for ten classes at
-      most. Without labels it is more for many points and fewer for few. Too many steps memorise few points.
-      Too few leave edges blurred.
+    - `steps`: the number of training steps. By default (None) it is the number of points, but at least 500
+      and at most 4,000. With labels it is at least 1,000 for each class, for ten classes at most. Too many
+      steps memorise few points. Too few leave edges blurred.
     - `batch_size`: the number of points in a step, each with a noise and its opposite. By default (None) it
-      is 500, more for many points and fewer for few.
+      is 50 times the cube root of the number of points, but at least 250 and at most 2,000.
     - `learning_rate`: the highest learning rate, reached after 20 steps. It then falls linearly to 0.
     - `averaging`: the share of the steps so far over which the final weights are averaged. 0 is no averaging.
     - `label_dropout`: the share of labels hidden, so that the network also learns to do without.
@@ -87,12 +88,13 @@ class TrainConfig:
         """Return the number of training steps for so many points and classes (1: without labels)."""
         if self.steps is not None:
             return self.steps
-        growth = _growth(num_points, 2 / 3)
-        return round(1000 * max(min(num_classes, 10) if num_classes > 1 else 0, growth))
+        return max(1000 * min(num_classes, 10) if num_classes > 1 else 500, min(num_points, 4000))
 
     def points_per_step(self, num_points: int) -> int:
         """Return how many of so many points a training step takes."""
-        return round(500 * _growth(num_points, 1 / 3)) if self.batch_size is None else self.batch_size
+        if self.batch_size is not None:
+            return self.batch_size
+        return round(min(max(50 * math.cbrt(num_points), 250), 2000))
 
     def noise(self) -> Schedule:
         """Return the schedule of the noise levels in training."""
@@ -121,8 +123,3 @@ _RANGES = {
     "batch_size": (1, 10**6),
 }
 """The whole numbers that make sense; `Network` bounds the number of weights on top."""
-
-
-def _growth(num_points: int, power: float) -> float:
-    """Return the factor by which the steps, or the batches, of so many points differ from those of 1,000."""
-    return float(min(max((num_points / 1000) ** power, 0.5), 4.0))

@@ -27,8 +27,6 @@ export const DEFAULTS = {
 };
 export type TrainConfig = typeof DEFAULTS;
 
-const growth = (points: number, power: number): number => Math.min(Math.max((points / 1000) ** power, 0.5), 4);
-
 /** Half to even, as Python rounds. */
 function round(x: number): number {
   const low = Math.floor(x);
@@ -36,11 +34,11 @@ function round(x: number): number {
 }
 
 export function totalSteps(config: TrainConfig, points: number, classes: number): number {
-  return config.steps ?? round(1000 * Math.max(classes > 1 ? Math.min(classes, 10) : 0, growth(points, 2 / 3)));
+  return config.steps ?? Math.max(classes > 1 ? 1000 * Math.min(classes, 10) : 500, Math.min(points, 4000));
 }
 
 export function pointsPerStep(config: TrainConfig, points: number): number {
-  return config.batch_size ?? round(500 * growth(points, 1 / 3));
+  return config.batch_size ?? round(Math.min(Math.max(50 * Math.cbrt(points), 250), 2000));
 }
 
 export function architecture(config: TrainConfig, numClasses: number): Architecture {
