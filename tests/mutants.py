@@ -117,8 +117,8 @@ MUTANTS = [
     Mutant(
         "edges without their slope in the trace",
         "denoisers/network.py",
-        "(1 - bend.square()) / sigma[:, None]",
-        "torch.ones_like(bend) / sigma[:, None]",
+        "return torch.addcmul(steep, self.bend, self.bend * steep, value=-1)",
+        "return steep.expand_as(self.bend)",
         "tests/test_network.py",
     ),
     Mutant(
@@ -129,11 +129,25 @@ MUTANTS = [
         "tests/test_network.py -k waves",
     ),
     Mutant(
-        "the gradient of the edges without sigma",
+        "the gradient of the softness of an edge by half",
         "training/gradient.py",
-        ".div_(sigma[:, None])",
+        ".addcmul_(inner, units.ahead)",
         "",
         f"{TRAINING} -k gradient_is",
+    ),
+    Mutant(
+        "an edge unit that does not shrink below its softness",
+        "denoisers/network.py",
+        "return self.bend * (4 * self.gate)",
+        "return self.bend * (4 * self.gate / self.gate)",
+        "tests/test_network.py -k soft",
+    ),
+    Mutant(
+        "soft edges in a model of before they were",
+        "model/model_file.py",
+        '"network.edge_softness", torch.zeros(config.edges)',
+        '"network.edge_softness", torch.full((config.edges,), 0.2)',
+        "tests/test_model_file.py -k earlier",
     ),
     Mutant(
         "the gradient of one noise counted for both",
@@ -1020,6 +1034,13 @@ MUTANTS = [
         f"{PAGE}src/engine/flow.ts",
         "error[i]! += share * parts[c]!.error[i]!",
         "error[i]! += 0",
+        "",
+    ),
+    Mutant(
+        "the page: the gradient of the softness with the other sign",
+        f"{PAGE}kernel/kernel.ts",
+        "load<f32>(gradient) - total *",
+        "load<f32>(gradient) + total *",
         "",
     ),
     Mutant(

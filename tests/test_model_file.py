@@ -161,6 +161,14 @@ def test_a_thousand_hostile_files(saved) -> None:
 # Single cases, each with the words -------------------------------------------------------------------------
 
 
+def test_the_edges_of_a_file_of_an_earlier_version_are_sharp(saved, tmp_path) -> None:
+    (_, archive), _ = saved
+    tensors = {k: v for k, v in archive.tensors.items() if k != "network.edge_softness"}
+    model = load(tmp_path / "m.safetensors", tensors, archive.metadata)
+    assert model.denoiser.edge_softness.tolist() == [0.0] * CONFIG.edges
+    usable(model)
+
+
 def changed(metadata, **fields):
     return {**metadata, "config": {**metadata["config"], **fields}}
 
