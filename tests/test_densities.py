@@ -358,7 +358,7 @@ def test_endless_points_take_the_networks_share_from_the_data(plain) -> None:
 def test_check_density_of_a_model_with_labels() -> None:
     squares = ConcentricSquares(2)
     x, y = squares.sample(800, seed=0)
-    model = td.Diffusion(td.TrainConfig(steps=600, width=16, edges=8)).fit(x, y, seed=0)
+    model = td.Diffusion(td.TrainConfig(steps=600, width=16, edges=8, sigma_min=0.03)).fit(x, y, seed=0)
     found = model.check_density(squares, points=50, progress=False)
     assert len(found.masses) == 2
     assert found.mass.value == pytest.approx(1.0, abs=2e-3)

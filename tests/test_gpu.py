@@ -38,7 +38,7 @@ def gpu(request):
 
 SQUARES = td.distributions.ConcentricSquares(3)
 X, Y = SQUARES.sample(200, seed=0)
-CONFIG = td.TrainConfig(steps=30, width=16, edges=8, waves=2, held_out=0.1, device="cpu")
+CONFIG = td.TrainConfig(steps=30, width=16, edges=8, waves=2, held_out=0.1, sigma_min=0.05, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -410,10 +410,10 @@ def test_the_average_lags_behind_the_weights_and_can_be_turned_off() -> None:
 def test_steps_and_batches_grow_with_classes_and_points_unless_given() -> None:
     assert [TrainConfig().total_steps(1000, k) for k in (1, 2, 10, 50)] == [1000, 2000, 10_000, 10_000]
     assert [TrainConfig(steps=7).total_steps(10**6, k) for k in (1, 5)] == [7, 7]
-    expected = ((2, 500, 250), (1000, 1000, 500), (3375, 3375, 750), (8000, 4000, 1000), (10**9, 4000, 2000))
+    expected = ((2, 500, 250), (1000, 1000, 500), (3375, 3375, 750), (8000, 8000, 1000), (10**9, 8000, 1000))
     for n, steps, batch in expected:
         assert TrainConfig().total_steps(n, 1) == steps
-        assert TrainConfig().total_steps(n, 5) == 5000
+        assert TrainConfig().total_steps(n, 5) == max(5000, steps)
         assert TrainConfig().points_per_step(n) == batch
     assert TrainConfig(batch_size=7).points_per_step(10**6) == 7
 
