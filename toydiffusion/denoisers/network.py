@@ -321,7 +321,7 @@ def _silu(inner: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
 
 MOST_WEIGHTS = 10**8
 """The most weights of a network: 400 MB, and four times that in training."""
-SOFTNESS = 0.2
+SOFTNESS = 0.05
 """The softness of each edge unit before training, in the units of z."""
 _EMBEDDING = 16
 """The numbers in the embedding of a label."""

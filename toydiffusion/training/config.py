@@ -38,9 +38,9 @@ class TrainConfig:
 
     The optimisation, by Adam:
 
-    - `steps`: the number of training steps. By default (None) it is the number of points, but at least 500
-      and at most 8,000. With labels it is at least 1,000 for each class, for ten classes at most. Too many
-      steps memorise few points. Too few leave edges blurred.
+    - `steps`: the number of training steps. By default (None) it is twice the number of points, but at
+      least 500 and at most 8,000. With labels it is at least 1,000 for each class, for ten classes at most.
+      Too many steps memorise few points. Too few leave edges blurred.
     - `batch_size`: the number of points in a step, each with a noise and its opposite. By default (None) it
       is 50 times the cube root of the number of points, but at least 250 and at most 1,000.
     - `learning_rate`: the highest learning rate, reached after 20 steps. It then falls linearly to 0.
@@ -88,7 +88,7 @@ class TrainConfig:
         """Return the number of training steps for so many points and classes (1: without labels)."""
         if self.steps is not None:
             return self.steps
-        return max(1000 * min(num_classes, 10) if num_classes > 1 else 500, min(num_points, 8000))
+        return max(1000 * min(num_classes, 10) if num_classes > 1 else 500, min(2 * num_points, 8000))
 
     def points_per_step(self, num_points: int) -> int:
         """Return how many of so many points a training step takes."""

@@ -31,7 +31,7 @@ const TILE = 64, TRACED = 16;
 const OCTAVES = [0.125, 0.25, 0.5, 1];
 const EMBEDDING = 16;
 /** The softness of each edge unit before training. */
-const SOFTNESS = 0.2;
+const SOFTNESS = 0.05;
 /** Where the inputs begin: cosines and sines of log sigma, then the position, then the edge units. */
 const PLACE = 8, EDGES = 10;
 /** The column of the first weights that Python's column c is: there the position comes first. */

@@ -34,7 +34,7 @@ function round(x: number): number {
 }
 
 export function totalSteps(config: TrainConfig, points: number, classes: number): number {
-  return config.steps ?? Math.max(classes > 1 ? 1000 * Math.min(classes, 10) : 500, Math.min(points, 8000));
+  return config.steps ?? Math.max(classes > 1 ? 1000 * Math.min(classes, 10) : 500, Math.min(2 * points, 8000));
 }
 
 export function pointsPerStep(config: TrainConfig, points: number): number {
