@@ -408,9 +408,9 @@ def test_the_average_lags_behind_the_weights_and_can_be_turned_off() -> None:
 
 
 def test_steps_and_batches_grow_with_classes_and_points_unless_given() -> None:
-    assert [TrainConfig().total_steps(1000, k) for k in (1, 3, 10, 50)] == [2000, 3000, 10_000, 10_000]
+    assert [TrainConfig().total_steps(1000, k) for k in (1, 3, 10, 50)] == [1500, 3000, 10_000, 10_000]
     assert [TrainConfig(steps=7).total_steps(10**6, k) for k in (1, 5)] == [7, 7]
-    expected = ((2, 500, 250), (1000, 2000, 500), (3375, 6750, 750), (8000, 8000, 1000), (10**9, 8000, 1000))
+    expected = ((2, 500, 250), (1000, 1500, 500), (3375, 5062, 750), (8000, 6000, 1000), (10**9, 6000, 2000))
     for n, steps, batch in expected:
         assert TrainConfig().total_steps(n, 1) == steps
         assert TrainConfig().total_steps(n, 5) == max(5000, steps)

@@ -38,11 +38,11 @@ class TrainConfig:
 
     The optimisation, by Adam:
 
-    - `steps`: the number of training steps. By default (None) it is twice the number of points, but at
-      least 500 and at most 8,000. With labels it is at least 1,000 for each class, for ten classes at most.
+    - `steps`: the number of training steps. By default (None) it is 1.5 times the number of points, but
+      at least 500 and at most 6,000. With labels it is at least 1,000 for each class, for ten classes at most.
       Too many steps memorise few points. Too few leave edges blurred.
     - `batch_size`: the number of points in a step, each with a noise and its opposite. By default (None) it
-      is 50 times the cube root of the number of points, but at least 250 and at most 1,000.
+      is 50 times the cube root of the number of points, but at least 250 and at most 2,000.
     - `learning_rate`: the highest learning rate, reached after 20 steps. It then falls linearly to 0.
     - `averaging`: the share of the steps so far over which the final weights are averaged. 0 is no averaging.
     - `label_dropout`: the share of labels hidden, so that the network also learns to do without.
@@ -88,13 +88,15 @@ class TrainConfig:
         """Return the number of training steps for so many points and classes (1: without labels)."""
         if self.steps is not None:
             return self.steps
-        return max(1000 * min(num_classes, 10) if num_classes > 1 else 500, min(2 * num_points, 8000))
+        return max(
+            1000 * min(num_classes, 10) if num_classes > 1 else 500, min(round(1.5 * num_points), 6000)
+        )
 
     def points_per_step(self, num_points: int) -> int:
         """Return how many of so many points a training step takes."""
         if self.batch_size is not None:
             return self.batch_size
-        return round(min(max(50 * math.cbrt(num_points), 250), 1000))
+        return round(min(max(50 * math.cbrt(num_points), 250), 2000))
 
     def noise(self) -> Schedule:
         """Return the schedule of the noise levels in training."""

@@ -34,11 +34,11 @@ function round(x: number): number {
 }
 
 export function totalSteps(config: TrainConfig, points: number, classes: number): number {
-  return config.steps ?? Math.max(classes > 1 ? 1000 * Math.min(classes, 10) : 500, Math.min(2 * points, 8000));
+  return config.steps ?? Math.max(classes > 1 ? 1000 * Math.min(classes, 10) : 500, Math.min(round(1.5 * points), 6000));
 }
 
 export function pointsPerStep(config: TrainConfig, points: number): number {
-  return config.batch_size ?? round(Math.min(Math.max(50 * Math.cbrt(points), 250), 1000));
+  return config.batch_size ?? round(Math.min(Math.max(50 * Math.cbrt(points), 250), 2000));
 }
 
 export function architecture(config: TrainConfig, numClasses: number): Architecture {
