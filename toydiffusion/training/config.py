@@ -39,8 +39,8 @@ class TrainConfig:
     The optimisation, by Adam:
 
     - `steps`: the number of training steps. By default (None) it is 1.5 times the number of points, but
-      at least 500 and at most 6,000. With labels it is at least 1,000 for each class, for ten classes at most.
-      Too many steps memorise few points. Too few leave edges blurred.
+      at least 500 and at most 6,000. With labels it is at least 1,000 for each class, for ten classes at
+      most. Too many steps memorise few points. Too few leave edges blurred.
     - `batch_size`: the number of points in a step, each with a noise and its opposite. By default (None) it
       is 50 times the cube root of the number of points, but at least 250 and at most 2,000.
     - `learning_rate`: the highest learning rate, reached after 20 steps. It then falls linearly to 0.
