@@ -5,7 +5,7 @@
 - `step`: the time of a step of the default network, of the same step by autograd and torch's Adam, and of the
   products of its matrices alone.
 - `kl`: KL to the truth of the default settings, on fresh draws of the training points.
-- `short`: the same with as few steps as reach the KL that 1,000 and 4,000 steps reached with sharp edges only.
+- `short`: the same with few steps: as many as reach the KL that the defaults had while all edges were sharp.
 - `borders`: concentric squares of 1,000 points at the defaults: accuracy and border mass.
 - `growth`: the time of a step by points in it, columns and width.
 """
