@@ -51,8 +51,8 @@ class Residuals(nn.Module):
     """Small networks F side by side: the denoiser of member k is `D_G + c_out F_k`.
 
     Each has two hidden layers, `F = W3 silu(W2 silu(W1 u + b) + b2) + b3`. The inputs u are the position
-    `c_in z`, edge units (see `Network`), sines and cosines of log sigma, and a bias for each
-    class, which also moves the edges. F is 0 at first.
+    `c_in z`, sharp edge units (those of `Network` with softness 0), sines and cosines of log sigma, and a
+    bias for each class, which also moves the edges. F is 0 at first.
 
     - `sizes`: see `ResidualSizes`.
     - `generator`: the source of the initial weights.

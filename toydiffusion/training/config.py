@@ -33,7 +33,7 @@ class TrainConfig:
     - `preconditioning`: what the network predicts: the noise, the clean data, or EDM's mix of the two.
     - `width`: the number of units in each fully connected hidden layer.
     - `hidden_layers`: the number of hidden layers.
-    - `edges`: the number of learned hyperplanes seen at the scale of the noise. They make edges sharp.
+    - `edges`: the number of learned hyperplanes that a border may lie on, each with a learned softness.
     - `waves`: the number of random Fourier features of position, for structure too fine for the layers.
 
     The optimisation, by Adam:
