@@ -585,7 +585,7 @@ def test_a_lesson_whose_training_is_stopped_says_so(visit):
     tab.locator("section input[type=radio]").first.check()
     for stop in ("❚❚ Pause", "Rewind"):
         tab.locator("section button.main").click()
-        tab.wait_for_selector("text=/step [1-9][0-9]* of 1,000/")
+        tab.wait_for_selector("text=/step [1-9][0-9]* of 1,500/")
         tab.get_by_role("button", name=stop).click()
         tab.wait_for_selector("text=The training was stopped on the way")
         assert tab.locator("[data-test=answer]").count() == 0
