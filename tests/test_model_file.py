@@ -154,8 +154,8 @@ def test_fifty_hostile_files(saved) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::toydiffusion.ToleranceWarning")
-def test_hundreds_of_hostile_files(saved) -> None:
-    fuzz(400)(saved)
+def test_a_thousand_hostile_files(saved) -> None:
+    fuzz(1000)(saved)
 
 
 # Single cases, each with the words -------------------------------------------------------------------------

@@ -258,6 +258,25 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path) -> None:
     assert len(keys) == 6
 
 
+def test_a_checkpoint_of_another_version_is_refused_with_what_to_do(tmp_path) -> None:
+    z = Square().rows(0, 50, seed=0)[0]
+    state = TrainState.start(2, 1, QUICK, seed=0)
+    state.weights.values = state.weights.values[:-8]  # as many as without softness
+    checkpoint = Checkpoint(tmp_path / "m.checkpoint", fingerprint(z, None, QUICK, seed=0))
+    checkpoint.save(state)
+    size = TrainState.start(2, 1, QUICK, seed=0).weights.values.numel()
+    words = rf"it has {size - 8:,} weights, this version of toydiffusion {size:,}; remove it or train"
+    with pytest.raises(InputError, match=words):
+        checkpoint.resume(TrainState.start(2, 1, QUICK, seed=0))
+
+
+def test_the_softness_of_a_smooth_law_grows() -> None:
+    """It starts at 0.05. Nothing in a mixture of wide Gaussians is as sharp."""
+    law = GaussianMixture([[-1.5, 0.0], [1.5, 0.0]], [[[0.3, 0.0], [0.0, 0.3]]] * 2)
+    model = td.Diffusion(TrainConfig(steps=500)).fit(law.sample(1000, seed=5)[0], seed=0)
+    assert float(model.denoiser.edge_softness.abs().median()) > 0.1
+
+
 def test_same_seed_same_weights_other_seed_other_weights() -> None:
     x = Square().sample(100, seed=0)[0]
     first, again, other = (td.Diffusion(QUICK).fit(x, seed=s) for s in (3, 3, 4))

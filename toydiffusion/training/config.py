@@ -88,9 +88,8 @@ class TrainConfig:
         """Return the number of training steps for so many points and classes (1: without labels)."""
         if self.steps is not None:
             return self.steps
-        return max(
-            1000 * min(num_classes, 10) if num_classes > 1 else 500, min(round(1.5 * num_points), 6000)
-        )
+        least = 1000 * min(num_classes, 10) if num_classes > 1 else 500
+        return max(least, min(round(1.5 * num_points), 6000))
 
     def points_per_step(self, num_points: int) -> int:
         """Return how many of so many points a training step takes."""

@@ -113,7 +113,10 @@ class TrainState:
         for name, tensor in own.items():
             given = archive.tensors[name]
             if given.shape != tensor.shape:
-                raise InputError(f"{name!r} has shape {tuple(given.shape)}, not {tuple(tensor.shape)}")
+                raise InputError(
+                    f"it has {given.numel():,} {name}, this version of toydiffusion {tensor.numel():,}; "
+                    "remove it or train without resuming"
+                )
             tensor.copy_(given)
         if "best" in archive.tensors:
             self.best = torch.empty_like(self.average.values).copy_(archive.tensors["best"])

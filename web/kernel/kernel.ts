@@ -243,8 +243,8 @@ export function edges(
       if (ahead) v128.store(ahead + c, r);
       const sigma = v128.load(level + c), narrow = sharpness(sigma, soft), gate = f32x4.mul(sigma, narrow);
       // tanh(r / 4) = 1 - 2 / (1 + e^(r / 2))
-      const e2 = expOf(f32x4.mul(half, f32x4.mul(r, narrow)));
-      const bend = f32x4.sub(one, f32x4.div(f32x4.splat(2.0), f32x4.add(one, e2)));
+      const exp = expOf(f32x4.mul(half, f32x4.mul(r, narrow)));
+      const bend = f32x4.sub(one, f32x4.div(f32x4.splat(2.0), f32x4.add(one, exp)));
       v128.store(out + c, f32x4.mul(f32x4.mul(four, gate), bend));
       if (tangents) {
         const slope = f32x4.mul(f32x4.mul(gate, narrow), f32x4.sub(one, f32x4.mul(bend, bend)));
@@ -286,8 +286,8 @@ export function edgesBackward(
     for (let c: usize = 0; c < row; c += 16) {
       const u = v128.load(unit + c), sigma = v128.load(level + c), outer = v128.load(slope + c);
       const narrow = sharpness(sigma, soft), n2 = f32x4.mul(narrow, narrow), gate = f32x4.mul(sigma, narrow);
-      const bend = f32x4.div(f32x4.mul(f32x4.mul(u, u), sixteenth), f32x4.mul(gate, gate));
-      const inner = f32x4.mul(outer, f32x4.mul(f32x4.mul(sigma, n2), f32x4.sub(one, bend)));
+      const square = f32x4.div(f32x4.mul(f32x4.mul(u, u), sixteenth), f32x4.mul(gate, gate));
+      const inner = f32x4.mul(outer, f32x4.mul(f32x4.mul(sigma, n2), f32x4.sub(one, square)));
       v128.store(slope + c, inner);
       const both = f32x4.add(f32x4.mul(outer, u), f32x4.mul(inner, v128.load(ahead + c)));
       sum = f32x4.add(sum, f32x4.mul(both, n2));

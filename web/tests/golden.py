@@ -15,6 +15,7 @@ import torch
 
 import toydiffusion as td
 from toydiffusion.distributions import BUILT_IN
+from toydiffusion.files import Archive
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import SCHEDULES, schedule
 from toydiffusion.solvers import SOLVERS
@@ -188,6 +189,16 @@ def one_model(name: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+def sharp(folder: Path) -> list[float]:
+    """Write the model of the square as earlier versions did, without softness; return what it denoises."""
+    archive = Archive.read(folder / "square.safetensors", "model")
+    tensors = {name: t for name, t in archive.tensors.items() if name != "network.edge_softness"}
+    Archive(tensors, archive.metadata).write(folder / "sharp.safetensors", "model")
+    model = td.load(folder / "sharp.safetensors")
+    z = RowNoise(0, "golden").normal(0, 20, dim=2)
+    return flat(model.denoiser(z, torch.logspace(-2, 1.3, 20, dtype=torch.float64)))
+
+
 def golden(folder: Path) -> dict[str, Any]:
     """Return all numbers, and write the model files into this folder."""
     torch.set_num_threads(1)
@@ -196,6 +207,7 @@ def golden(folder: Path) -> dict[str, Any]:
         "schedules": schedules(),
         "laws": laws(),
         "models": {name: one_model(name, folder) for name in MODELS},
+        "sharp": sharp(folder),
     }
 
 

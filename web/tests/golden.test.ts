@@ -85,6 +85,14 @@ describe.each(Object.keys(BUILT_IN))("law %s", (name) => {
   });
 });
 
+test("the edges of a file of an earlier version are sharp", () => {
+  const { network } = openModel(readFileSync(here("sharp.safetensors")));
+  const z = new RowNoise(0, "golden").normal(0, 20, 2), out = new Float64Array(40);
+  const sigma = Float64Array.from({ length: 20 }, (_, i) => 10 ** (-2 + (3.3 * i) / 19));
+  network.denoise(Float64Array.from(z), sigma, null, out);
+  expect(difference(out, golden.sharp)).toBeLessThan(1e-5);
+});
+
 describe.each(Object.keys(golden.models))("model %s", (name) => {
   const want = golden.models[name];
   const labels = want.label ? Int32Array.from(want.label) : null;

@@ -34,7 +34,8 @@ function round(x: number): number {
 }
 
 export function totalSteps(config: TrainConfig, points: number, classes: number): number {
-  return config.steps ?? Math.max(classes > 1 ? 1000 * Math.min(classes, 10) : 500, Math.min(round(1.5 * points), 6000));
+  const least = classes > 1 ? 1000 * Math.min(classes, 10) : 500;
+  return config.steps ?? Math.max(least, Math.min(round(1.5 * points), 6000));
 }
 
 export function pointsPerStep(config: TrainConfig, points: number): number {
