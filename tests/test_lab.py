@@ -9,6 +9,8 @@ import base64
 import json
 import re
 import runpy
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -121,6 +123,22 @@ def test_the_page_of_the_server_has_the_policy_of_the_page():
         connection.close()
     assert "script-src 'sha256-" in policy
     assert policy.endswith("frame-ancestors 'none'")
+
+
+def test_a_browser_that_leaves_early_leaves_no_trace(capsys):
+    with Server("<p>" + "hello " * 10**6) as server:
+        threading.Thread(target=server.run, daemon=True).start()
+        host, port = server.url.split("/")[2].split(":")
+        for _ in range(3):
+            with socket.create_connection((host, int(port)), timeout=10) as leaving:
+                # Closed with data unread and no time to linger: the server's next write fails.
+                leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                leaving.sendall(f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+                leaving.recv(1)
+        handlers = [t for t in threading.enumerate() if "process_request" in t.name]
+        for thread in handlers:
+            thread.join(timeout=10)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -73,6 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 20
     """Seconds after which a browser that says nothing is let go."""
+
+    def handle(self) -> None:
+        """Answer, unless the browser leaves before the end."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer with the page."""
