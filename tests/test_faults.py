@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sessions import members
 
 import toydiffusion as td
 
@@ -89,20 +90,6 @@ def run(place: Path, *words: str) -> str:
 
 def contents(at: Path) -> dict[str, str]:
     return {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in sorted(at.iterdir())}
-
-
-def members(session: int) -> list[int]:
-    """Return the living processes of a session, those of workers and Ray too."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                state, _, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            except OSError:
-                continue
-            if int(own) == session and state != "Z":
-                found.append(int(entry.name))
-    return found
 
 
 def workers(driver: int) -> list[int]:
@@ -362,6 +349,23 @@ def test_ray_is_started_twice_in_one_process_and_spares_processes_of_others(tmp_
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
+
+
+def test_a_ray_that_cannot_be_started_is_one_line(place, tmp_path) -> None:
+    """The names of its sockets are too long."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    process = subprocess.run(
+        [*PROGRAM, *SAMPLE, "--out", f"{tmp_path}/out/", "--workers", "2", "--cluster", "local"],
+        cwd=place,
+        env={**os.environ, "TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("toydiffusion: error: Ray cannot be started here: ")
+    assert process.stderr.count("\n") == 1, process.stderr
 
 
 def test_a_ray_of_ours_asks_for_a_fresh_token_whatever_the_environment_says(place, tmp_path) -> None:

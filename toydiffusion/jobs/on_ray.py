@@ -89,7 +89,7 @@ class OnRay:
                     _temp_dir=folder,
                     **_QUIET,
                 )
-            except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
+            except Exception as error:  # Ray raises a bare one when a process of it does not answer
                 raise WorkerError(f"Ray cannot be started here: {_first_line(error)}") from None
         return ray
 
@@ -115,7 +115,7 @@ class OnRay:
             )
         try:
             ray.init(address=address, **_QUIET)
-        except (RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
+        except Exception as error:  # as above
             raise InputError(f"cannot join the cluster at {shown(address)}: {_first_line(error)}") from None
         return ray
 
