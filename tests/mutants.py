@@ -509,8 +509,8 @@ MUTANTS = [
     Mutant(
         "a student that sees the first class only",
         "students/network.py",
-        "[:, None] == label)",
-        "[:, None] == 0 * label)",
+        "functional.embedding(label, offset), functional.embedding(label, bias)",
+        "functional.embedding(0 * label, offset), functional.embedding(label, bias)",
         f"{DISTILLATION} -k its_own_label",
     ),
     Mutant(
@@ -892,8 +892,8 @@ MUTANTS = [
     Mutant(
         "the edges of a student at other scales than their offsets",
         "students/network.py",
-        "(offset.cpu() / size).movedim(0, 1).flatten(1)",
-        "(offset.cpu() / size.flip(0)).movedim(0, 1).flatten(1)",
+        "sharpness * offset",
+        "sharpness.flip(0) * offset",
         f"{DISTILLATION} -k every_scale",
     ),
     Mutant(

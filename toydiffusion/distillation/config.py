@@ -16,14 +16,14 @@ class DistillConfig:
     - `pairs`: the number of starts whose end points the teacher computes. By default (None) twice as many.
     - `steps`: the number of training steps of each student.
     - `batch_size`: the number of points in a step.
-    - `width`: the number of units in each hidden layer. By default (None) 48, and 64 with labels.
+    - `width`: the number of units in each hidden layer. By default (None) 40, and 64 with labels.
     - `hidden_layers`: the number of hidden layers.
     - `learning_rate`: the highest learning rate. It falls linearly to 0.
     """
 
     points: int | None = None
     pairs: int | None = None
-    steps: int = 3000
+    steps: int = 4000
     batch_size: int = 1000
     width: int | None = None
     hidden_layers: int = 3
@@ -41,7 +41,7 @@ class DistillConfig:
 
     def units(self, num_classes: int) -> int:
         """Return the number of units in each hidden layer, for so many classes."""
-        return (48 if num_classes == 1 else 64) if self.width is None else self.width
+        return (40 if num_classes == 1 else 64) if self.width is None else self.width
 
     def num_points(self, num_classes: int) -> int:
         """Return the number of log-densities to learn from, for so many classes."""

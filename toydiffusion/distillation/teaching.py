@@ -16,7 +16,14 @@ from toydiffusion.distillation.lessons import Ground, Note, log_densities, slope
 from toydiffusion.distillation.soap import Soap
 from toydiffusion.model import FittedModel
 from toydiffusion.row_noise import RowNoise
-from toydiffusion.students import ZONES, DensityStudent, SampleStudent, StudentNetwork, student_sizes
+from toydiffusion.students import (
+    SCALES,
+    ZONES,
+    DensityStudent,
+    SampleStudent,
+    StudentNetwork,
+    student_sizes,
+)
 from toydiffusion.training import TrainingError
 from toydiffusion.types import Labels, Points
 
@@ -30,7 +37,7 @@ def networks_of(teacher: FittedModel, config: DistillConfig, seed: int) -> dict[
         teacher.codec.num_classes,
         width=config.units(teacher.codec.num_classes),
         hidden_layers=config.hidden_layers,
-        edges=len(own.edge_offset),
+        edges=len(SCALES) * len(own.edge_offset),
     )
     networks = {}
     for name, one in sizes.items():

@@ -179,7 +179,7 @@ def _network(archive: Archive, dim: int, count: int) -> _Parts:
     law = GaussianMixture(
         tensors["moments.means"], tensors["moments.covariances"], weights=tensors["moments.frequencies"]
     )
-    student = Student.from_file(meta["student"], students, dim, count, config.edges) if students else None
+    student = Student.from_file(meta["student"], students, dim, count) if students else None
     return _Parts(network.eval(), law, config, History.from_tensors(tensors), student)
 
 

@@ -5,11 +5,12 @@
 """
 
 from toydiffusion.students.density_student import ZONES, DensityStudent
-from toydiffusion.students.network import StudentNetwork
+from toydiffusion.students.network import SCALES, StudentNetwork
 from toydiffusion.students.sample_student import SampleStudent
 from toydiffusion.students.student import Student, StudentCertificate, ZoneErrors, student_sizes
 
 __all__ = [
+    "SCALES",
     "ZONES",
     "DensityStudent",
     "SampleStudent",

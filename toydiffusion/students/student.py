@@ -13,7 +13,7 @@ from torch import Tensor
 from toydiffusion.errors import InputError, finite_number, seed_number, whole_number
 from toydiffusion.metrics import Estimate
 from toydiffusion.students.density_student import OUTPUTS, ZONES, DensityStudent
-from toydiffusion.students.network import SCALES, Sizes, StudentNetwork
+from toydiffusion.students.network import Sizes, StudentNetwork
 from toydiffusion.students.sample_student import SampleStudent
 from toydiffusion.views import html_table, text_table
 
@@ -179,12 +179,8 @@ class Student:
         }
 
     @classmethod
-    def from_file(
-        cls, given: object, tensors: Mapping[str, Tensor], dim: int, num_classes: int, edges: int
-    ) -> Student:
+    def from_file(cls, given: object, tensors: Mapping[str, Tensor], dim: int, num_classes: int) -> Student:
         """Return the student of which `to_dict` and `tensors` gave the parts.
-
-        - `edges`: the edges of the teacher.
 
         Raises `InputError` unless every name, shape and number is as it must be.
         """
@@ -193,6 +189,7 @@ class Student:
             raise InputError("its student is not described as one")
         width = whole_number("the student's width", given["width"], 1)
         layers = whole_number("the student's hidden_layers", given["hidden_layers"], 1, 100)
+        edges = tensors.get("density.direction", torch.empty(0)).numel() // dim
         sizes = student_sizes(dim, num_classes, width=width, hidden_layers=layers, edges=edges)
         shapes = {f"{part}.{name}": s for part, one in sizes.items() for name, s in one.shapes().items()}
         numbers = {
@@ -241,11 +238,10 @@ def student_sizes(
 
     - `dim`, `num_classes`: of the teacher.
     - `width`, `hidden_layers`: of the student of the log-density. The others have fewer layers.
-    - `edges`: the edges of the teacher, each of which the students see at all `SCALES`.
+    - `edges`: the edge units of a network that has them.
     """
-    units = len(SCALES) * edges
     return {
-        "density": Sizes(dim, OUTPUTS, dim, num_classes, width, hidden_layers, units),
+        "density": Sizes(dim, OUTPUTS, dim, num_classes, width, hidden_layers, edges),
         "coarse": Sizes(dim, dim, dim, num_classes, width, max(1, hidden_layers - 1), 0),
-        "fine": Sizes(2 * dim, dim, dim, num_classes, width, 1, units),
+        "fine": Sizes(2 * dim, dim, dim, num_classes, width, 1, edges),
     }
