@@ -417,8 +417,14 @@ def test_a_saved_model_answers_with_the_same_bits(quick, plain, tmp_path) -> Non
             assert copy.card() == model.card()
 
 
-def test_a_student_of_any_number_of_edges_is_loaded(teacher, tmp_path, monkeypatch) -> None:
-    """Those of earlier versions saw each edge at three scales."""
+def test_students_of_earlier_versions_are_loaded(teacher, tmp_path, monkeypatch) -> None:
+    """They saw each edge at three scales, and had a coarse network of one layer less."""
+
+    def sizes_then(*where: int, **of: int) -> dict[str, Sizes]:
+        sizes = student_sizes(*where, **of)
+        return sizes | {"coarse": replace(sizes["coarse"], hidden_layers=of["hidden_layers"] - 1)}
+
+    monkeypatch.setattr("toydiffusion.distillation.teaching.student_sizes", sizes_then)
     for module in ("students.network", "distillation.teaching"):
         monkeypatch.setattr(f"toydiffusion.{module}.SCALES", (1.0, 4.0, 16.0))
     quick = distilled(teacher, td.DistillConfig(points=400, steps=3, width=8))
@@ -426,6 +432,7 @@ def test_a_student_of_any_number_of_edges_is_loaded(teacher, tmp_path, monkeypat
     quick.save(tmp_path / "quick.safetensors")
     copy = td.load(tmp_path / "quick.safetensors")
     assert len(copy.student.density.network.direction) == 3 * len(teacher.denoiser.edge_offset)
+    assert len(copy.student.samples.coarse.weights) == 3
     x = np.array([[0.1, 0.2], [0.5, -0.5]])
     np.testing.assert_array_equal(copy.log_prob(x).value, quick.log_prob(x).value)
     np.testing.assert_array_equal(copy.sample(9, seed=1), quick.sample(9, seed=1))

@@ -191,6 +191,9 @@ class Student:
         layers = whole_number("the student's hidden_layers", given["hidden_layers"], 1, 100)
         edges = tensors.get("density.direction", torch.empty(0)).numel() // dim
         sizes = student_sizes(dim, num_classes, width=width, hidden_layers=layers, edges=edges)
+        # Coarse networks of earlier versions have one layer less.
+        depth = sum(name.startswith("coarse.weights.") for name in tensors) - 1
+        sizes["coarse"] = replace(sizes["coarse"], hidden_layers=max(1, depth))
         shapes = {f"{part}.{name}": s for part, one in sizes.items() for name, s in one.shapes().items()}
         numbers = {
             "low": (dim,),
@@ -237,11 +240,12 @@ def student_sizes(
     """Return the sizes of the networks of a pair of students, by name.
 
     - `dim`, `num_classes`: of the teacher.
-    - `width`, `hidden_layers`: of the student of the log-density. The others have fewer layers.
+    - `width`, `hidden_layers`: the units in each hidden layer, and the number of these layers. The network
+      that puts points right at edges has one.
     - `edges`: the edge units of a network that has them.
     """
     return {
         "density": Sizes(dim, OUTPUTS, dim, num_classes, width, hidden_layers, edges),
-        "coarse": Sizes(dim, dim, dim, num_classes, width, max(1, hidden_layers - 1), 0),
+        "coarse": Sizes(dim, dim, dim, num_classes, width, hidden_layers, 0),
         "fine": Sizes(2 * dim, dim, dim, num_classes, width, 1, edges),
     }
