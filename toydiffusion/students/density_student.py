@@ -81,7 +81,7 @@ class DensityStudent:
         """
         at = z.to(self.network.label_bias)
         own = None if label is None else label.to(at.device)
-        found = in_pieces(self.network.function(), at, own).double().cpu()
+        found = in_pieces(self.network.prepared(), at, own).double().cpu()
         raw, error, prior, slope = found.unbind(1)
         kind = 0 if label is None else label.cpu()
         value = raw - self.log_mass[kind]

@@ -1,4 +1,4 @@
-"""The network of a student: small, with the teacher's edges at a few fixed scales."""
+"""The network of a student: small, with the teacher's edges at a few scales."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ class StudentNetwork(nn.Module):
         - `inputs` `(n, inputs)`: in the precision and on the device of the weights. The last d are the place.
         - `label` `(n,)`: class indices; None without classes.
         """
-        return self.function()(inputs, label)
+        return self.prepared()(inputs, label)
 
-    def function(self) -> Callable[[Tensor, Labels | None], Tensor]:
+    def prepared(self) -> Callable[[Tensor, Labels | None], Tensor]:
         """Return `forward` for the weights of now, prepared for many calls."""
         # tanh(r / 4) is 2 sigmoid(r / 2) - 1: torch's tanh takes five times as long.
         direction, edge_weight = 2 * self.direction.T, 2 * self.edge_weight.T
