@@ -85,10 +85,10 @@ class ProbabilityFlow:
     steps. `even_steps` and `own_steps` define both.
 
     **How far to trust the bars.** They hold for 99 % of points near the data, on exact denoisers and on
-    networks, with labels and with fine features (`waves=32`). There they are 4 to 15 times the median error.
-    At 5 and 10 standard deviations from the data they hold as often, and are up to 23 times the median
-    error. At 30 standard deviations they hold for 99 % without fine features, but for 93 to 99 % with them:
-    the steps that the wider tolerance allows pass over some of their structure.
+    networks, with labels and with fine features (`waves=32`). There they are 4 to 17 times the median error.
+    At 5 and 10 standard deviations from the data they hold for 98.5 % or more, and are up to 29 times the
+    median error. At 30 standard deviations they hold for 99 % without fine features, but for 96 to 99.5 %
+    with them: the steps that the wider tolerance allows pass over some of their structure.
     `python benchmarks/density.py exact held-out learned` prints all of this.
     """
 
