@@ -138,6 +138,13 @@ def test_a_network_gives_each_row_its_own_label() -> None:
     inputs = torch.randn(7, 3)
     label = torch.tensor([3, 0, 1, 1, 2, 3, 0])
     mixed = network(inputs, label)
+    # The equation of the docstring, row by row.
+    for x, c, found in zip(inputs, label, mixed, strict=True):
+        edges = torch.tanh(network.direction @ x[1:] + network.offset[c])
+        inner = network.weights[0] @ x + network.edge_weight @ edges + network.label_bias[c]
+        for weight, bias in zip(network.weights[1:], network.biases, strict=True):
+            inner = weight @ torch.nn.functional.silu(inner) + bias
+        torch.testing.assert_close(found, inner, rtol=1e-4, atol=1e-4)
     for c in range(4):
         rows = label == c
         # One label for all rows, once expanded and once written out.
