@@ -115,19 +115,15 @@ class AdamsBashforth:
         The lowest level is `steps^(-3/2)`, at least sigma_min: a few steps need no finer one, since the last
         one ends at 0. With `theta = atan(sigma)` they are evenly spaced in `theta^(2/3)`. With `top` at
         `steps / 2` this was chosen on four exact laws and three trained models (`benchmarks/sampling.py`).
-        Three steps come a fifth nearer with the lowest level 0.15, evenly in `theta^(4/5)`.
 
         >>> [round(sigma, 3) for sigma in AdamsBashforth.levels(4, 0.01, 2.0).tolist()]
         [2.0, 0.861, 0.397, 0.125]
-        >>> [round(sigma, 3) for sigma in AdamsBashforth.levels(3, 0.01, 1.5).tolist()]
-        [1.5, 0.586, 0.15]
         """
         if steps == 1:
             return torch.tensor([top], dtype=torch.float64)
-        lowest, power = (0.15, 1.25) if steps == 3 else (steps**-1.5, 1.5)
-        low = max(sigma_min, min(lowest, top / 2))
-        first, last = (math.atan(sigma) ** (1 / power) for sigma in (top, low))
-        levels = torch.linspace(first, last, steps, dtype=torch.float64).pow(power).tan()
+        low = max(sigma_min, min(steps**-1.5, top / 2))
+        first, last = (math.atan(sigma) ** (2 / 3) for sigma in (top, low))
+        levels = torch.linspace(first, last, steps, dtype=torch.float64).pow(1.5).tan()
         levels[0], levels[-1] = top, low  # without rounding
         return levels
 

@@ -172,7 +172,7 @@ def one_model(name: str, folder: Path) -> dict[str, Any]:
         points = model.sample(12, steps=6, solver=solver, seed=3)
         found["samples"][solver] = flat(points)
     if given is not None:
-        found["guided"] = flat(model.sample(12, label=1, steps=3, guidance=2.0, seed=3))
+        found["guided"] = flat(model.sample(12, label=1, steps=4, guidance=2.0, seed=3))
     places = x[:12] + 0.2 * RowNoise(0, "places").normal(0, 12, dim=2).numpy()
     ld = model.log_prob(places)
     found |= {"places": flat(places), "log_prob": flat(ld.value), "error": flat(ld.error)}

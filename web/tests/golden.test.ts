@@ -229,7 +229,7 @@ describe.each(Object.keys(golden.models))("model %s", (name) => {
 
 test.each(["rings", "moons"])("guided samples of %s", (name) => {
   const { network, prior, standardizer, sampling, config } = openModel(readFileSync(here(`${name}.safetensors`)));
-  const levels = levelsOf({ ...sampling, steps: 3 }, config.sigma_min, config.sigma_max);
+  const levels = levelsOf({ ...sampling, steps: 4 }, config.sigma_min, config.sigma_max);
   const label = new Int32Array(12).fill(1), start = prior.rows(0, 12, 3, levels[0]!, label);
   const method = SOLVERS["adams-bashforth"]!;
   const stages = [...trajectory(guided(network, 2), start.points, levels, method, label, freshNoise(3), prior)];

@@ -74,11 +74,10 @@ export function levelsOf(plan: SampleConfig, sigmaMin: number, sigmaMax: number)
   }
   if (steps === 1) return [top];
   if (adams && plan.schedule === null) {
-    const [lowest, power] = steps === 3 ? [0.15, 1.25] : [steps ** -1.5, 1.5];
-    const low = Math.max(sigmaMin, Math.min(lowest, top / 2));
-    const first = Math.atan(top) ** (1 / power), last = Math.atan(low) ** (1 / power);
+    const low = Math.max(sigmaMin, Math.min(steps ** -1.5, top / 2));
+    const first = Math.atan(top) ** (2 / 3), last = Math.atan(low) ** (2 / 3);
     const levels = Array.from({ length: steps }, (_, i) =>
-      Math.tan(lerp(first, last, i / (steps - 1)) ** power),
+      Math.tan(lerp(first, last, i / (steps - 1)) ** 1.5),
     );
     levels[0] = top;
     levels[steps - 1] = low;
