@@ -111,7 +111,7 @@ def kl(before: Path) -> None:
         report(f"{name}, {points:,} points: nats now over before", value, "")
 
 
-def short(before: Path) -> None:
+def timed(before: Path) -> None:
     work = [("square", 1000, 500, 5), ("mixture", 1000, 500, 4), ("moons", 1000, 700, 4)]
     for name, points, steps, draws in [*work, ("checkerboard", 1000, 1500, 4), ("square", 10_000, 1500, 2)]:
         seconds, means = [], []
@@ -124,7 +124,7 @@ def short(before: Path) -> None:
         report("    nats", f"{was:.4f} before, {now:.4f} now", "")
 
 
-ROWS: dict[str, Callable[[Path], None]] = {"kl": kl, "time": short}
+ROWS: dict[str, Callable[[Path], None]] = {"kl": kl, "time": timed}
 
 if __name__ == "__main__":
     if sys.argv[1] == "--one":

@@ -7,7 +7,7 @@
 - `kl`: KL to the truth of the default settings, on fresh draws of the training points.
 - `short`: the same with few steps: as many as reach the KL that the defaults had while all edges were sharp.
 - `borders`: concentric squares of 1,000 points at the defaults: accuracy and border mass, beside those of the
-  most likely rings, by an estimator that is told the shape.
+  tightest rings, by an estimator that is told the shape.
 - `growth`: the time of a step by points in it, columns and width.
 """
 
@@ -116,7 +116,7 @@ def short() -> None:
 
 
 def tightest_rings(x: NDArray[np.float64], y: NDArray[np.int64], n: int, seed: int) -> Labelled:
-    """Return n points of the most likely laws of this shape: all of a class's points between two rectangles.
+    """Return n points of the tightest laws of this shape: a class's points lie between two rectangles.
 
     Each of their edges lies at the class's outermost point, or at its innermost one on that side.
     """
@@ -145,7 +145,7 @@ def borders() -> None:
         told_mass.append(border_mass(new, labels))
     report("concentric squares, 1,000 points: accuracy", each(accuracy, 3), "0.96")
     report("the same: border mass over the truth", each(mass, 3), "0.80")
-    report("the most likely rings: accuracy; border mass", f"{each(told, 3)}; {each(told_mass, 3)}", "")
+    report("the tightest rings: accuracy; border mass", f"{each(told, 3)}; {each(told_mass, 3)}", "")
 
 
 def growth() -> None:

@@ -95,11 +95,11 @@ class StudentNetwork(nn.Module):
     def take_edges(self, teacher: Network, sigma_min: float) -> None:
         """Start from the teacher's edges, each at all `SCALES`. There must be as many units."""
         tau = (sigma_min**2 + teacher.edge_softness.cpu().square()).sqrt()
-        sharpness = (1 / (4 * torch.tensor(SCALES)[:, None] * tau)).flatten()
+        slope = (1 / (4 * torch.tensor(SCALES)[:, None] * tau)).flatten()
         offset = (teacher.edge_offset + teacher.edge_label_offset).cpu()[: len(self.offset)]
         with torch.no_grad():
-            self.direction.copy_(sharpness[:, None] * teacher.edge_direction.cpu().repeat(len(SCALES), 1))
-            self.offset.copy_(sharpness * offset.repeat(1, len(SCALES)))
+            self.direction.copy_(slope[:, None] * teacher.edge_direction.cpu().repeat(len(SCALES), 1))
+            self.offset.copy_(slope * offset.repeat(1, len(SCALES)))
 
     def forward(self, inputs: Tensor, label: Labels | None) -> Tensor:
         """Return the outputs, `(n, outputs)`.
