@@ -892,8 +892,8 @@ MUTANTS = [
     Mutant(
         "the edges of a student at other scales than their offsets",
         "students/network.py",
-        "sharpness * offset",
-        "sharpness.flip(0) * offset",
+        "slope * offset",
+        "slope.flip(0) * offset",
         f"{DISTILLATION} -k every_scale",
     ),
     Mutant(
