@@ -712,8 +712,8 @@ def test_time_runs_both_ways(visit):
     assert tab.inner_text("output") == "σ = 20.00"
     tab.get_by_role("button", name="noise → samples").click()
     time.fill("0")
-    # The default of 15 steps starts at half their number.
-    assert tab.inner_text("output") == "σ = 7.50"
+    # The default of 15 steps starts at three fifths of their number.
+    assert tab.inner_text("output") == "σ = 9.00"
     tab.keyboard.press("End")
     assert tab.inner_text("output") == "σ = 0"
 

@@ -161,11 +161,13 @@ def test_a_thousand_hostile_files(saved) -> None:
 # Single cases, each with the words -------------------------------------------------------------------------
 
 
-def test_the_edges_of_a_file_of_an_earlier_version_are_sharp(saved, tmp_path) -> None:
+def test_a_file_of_an_earlier_version_has_sharp_edges_and_the_solver_of_today(saved, tmp_path) -> None:
     (_, archive), _ = saved
     tensors = {k: v for k, v in archive.tensors.items() if k != "network.edge_softness"}
-    model = load(tmp_path / "m.safetensors", tensors, archive.metadata)
+    sampling = {**archive.metadata["sampling"], "solver": "adams-bashforth"}
+    model = load(tmp_path / "m.safetensors", tensors, {**archive.metadata, "sampling": sampling})
     assert model.denoiser.edge_softness.tolist() == [0.0] * CONFIG.edges
+    assert model.sampling.solver == "adams"
     usable(model)
 
 

@@ -124,6 +124,10 @@ def _model(archive: Archive) -> FittedModel:
     sigma_min = found.config.sigma_min
     if sigma_min is None:
         raise InputError("its sigma_min is missing")
+    sampling = meta["sampling"]
+    if isinstance(sampling, dict) and sampling.get("solver") == "adams-bashforth":
+        # Files of earlier versions name the default solver after its first half.
+        sampling = {**sampling, "solver": "adams"}
     _check_answers(found.denoiser, prior, sigma_min)
     return FittedModel(
         codec=Codec(
@@ -136,7 +140,7 @@ def _model(archive: Archive) -> FittedModel:
         denoiser=found.denoiser,
         prior=prior,
         config=found.config,
-        sampling=_config(SampleConfig, meta["sampling"]),
+        sampling=_config(SampleConfig, sampling),
         history=found.history,
         provenance=_provenance(meta),
         student=found.student,

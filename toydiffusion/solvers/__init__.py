@@ -3,7 +3,7 @@
 from toydiffusion.solvers.methods import (
     DORMAND_PRINCE,
     SOLVERS,
-    AdamsBashforth,
+    Adams,
     EmbeddedPair,
     ExponentialMultistep,
     ReverseSDE,
@@ -17,7 +17,7 @@ from toydiffusion.solvers.sample_config import SampleConfig
 __all__ = [
     "DORMAND_PRINCE",
     "SOLVERS",
-    "AdamsBashforth",
+    "Adams",
     "EmbeddedPair",
     "ExponentialMultistep",
     "ReverseSDE",

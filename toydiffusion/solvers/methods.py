@@ -84,26 +84,36 @@ class ExponentialMultistep:
 
 
 @dataclass(frozen=True)
-class AdamsBashforth:
-    """An Adams-Bashforth method for the departure of the ODE from its Gaussian solution: few steps suffice.
+class Adams:
+    """A method of Adams for the departure of the ODE from its Gaussian solution: few steps suffice.
 
     - `order`: the order of the method, and the number of values of D that it uses.
 
     The data's Gaussian `N(m, C)` (`Reference`) has the denoiser D_G. With c an eigenvalue of C, the ODE along
     its axis is, in the whitened coordinate `y = axis . (z - m) / sqrt(c + sigma^2)`,
 
-        dy/dtheta = sqrt((c + sigma^2) / c) axis . (D_G - D) / sigma,        theta = atan(sigma / sqrt(c)).
+        dy/dtheta = f = sqrt((c + sigma^2) / c) axis . (D_G - D) / sigma,    theta = atan(sigma / sqrt(c)).
 
-    For Gaussian data the right-hand side is 0, so y does not move: one evaluation is exact. For other data it
-    is 0 at high noise, and stays finite at low noise. A step takes one evaluation. It integrates the
-    polynomial through the last values of the right-hand side over theta. The polynomial is in
-    `v = asinh(sigma / unit)`, with `unit` the lowest level above 0. That is like log sigma above the unit,
-    and like sigma below it. So the last step can end at sigma = 0, where the other methods need one more
-    evaluation, to denoise.
+    For Gaussian data f is 0, so y does not move: one evaluation is exact. For other data f goes to 0 at high
+    noise, and stays finite at low noise. theta runs from pi / 2, all noise, to 0, none.
 
-    The ideas are those of exponential integrators that take a Gaussian part exactly (Zheng et al. 2023,
-    DPM-Solver-v3, arXiv:2310.13268). Here that part has the covariance of the data, and the coordinate is
-    regular at both ends.
+    Each of k steps takes one evaluation f_i, at the predicted y_i. First f_i corrects the step that led to
+    it, then the next step is predicted (Adams, Bashforth and Moulton; Hairer, Norsett and Wanner 1993,
+    chapter III.1):
+
+        corrected_i = y_i + (1 - 2 / k) int (p_i - q_{i-1}) dtheta       over the step that led to y_i
+        y_{i+1}     = corrected_i + int q_i dtheta                       over the next step
+
+    p_i goes through the last `order` values, f_i the newest, and q_i through one less. They are polynomials
+    in `v = asinh(sigma / unit)`, with `unit` four times the lowest level above 0. That is like log sigma
+    above the unit, and like sigma below it. So the last step can end at sigma = 0, where the other methods
+    need one more evaluation, to denoise. The factor `1 - 2 / k` is for long steps: f_i belongs to the
+    predicted point, and says less of the corrected one the longer the step is.
+
+    The ideas are those of exponential integrators that take a Gaussian part exactly, and correct without
+    another evaluation (Zheng et al. 2023, DPM-Solver-v3, arXiv:2310.13268; Zhao et al. 2023, UniPC,
+    arXiv:2302.04867). Here the Gaussian has the covariance of the data, and the coordinate is regular at both
+    ends.
     """
 
     order: int
@@ -112,34 +122,62 @@ class AdamsBashforth:
     def levels(steps: int, sigma_min: float, top: float) -> Tensor:
         """Return the levels of so many steps, `(steps,)`, descending from `top`. The last step ends at 0.
 
-        The lowest level is `steps^(-3/2)`, at least sigma_min: a few steps need no finer one, since the last
-        one ends at 0. With `theta = atan(sigma)` they are evenly spaced in `theta^(2/3)`. With `top` at
-        `steps / 2` this was chosen on four exact laws and three trained models (`benchmarks/sampling.py`).
+        The lowest level is `steps^(-5/3)`, at least sigma_min: a few steps need no finer one, since the last
+        one ends at 0. With `theta = atan(sigma)` the levels are evenly spaced in `theta^p`,
 
-        >>> [round(sigma, 3) for sigma in AdamsBashforth.levels(4, 0.01, 2.0).tolist()]
-        [2.0, 0.861, 0.397, 0.125]
+            p = (1 + (3 / steps)^2) / 2,
+
+        from theta itself for three steps to its root for many. With `top` at three fifths of `steps` this was
+        chosen on ten trained models and fourteen other cases (`benchmarks/README.md`).
+
+        >>> [round(sigma, 3) for sigma in Adams.levels(4, 0.01, 2.0).tolist()]
+        [2.0, 0.883, 0.4, 0.099]
         """
         if steps == 1:
             return torch.tensor([top], dtype=torch.float64)
-        low = max(sigma_min, min(steps**-1.5, top / 2))
-        first, last = (math.atan(sigma) ** (2 / 3) for sigma in (top, low))
-        levels = torch.linspace(first, last, steps, dtype=torch.float64).pow(1.5).tan()
+        low = max(sigma_min, min(steps ** (-5 / 3), top / 2))
+        p = (1 + (3 / steps) ** 2) / 2
+        first, last = (math.atan(sigma) ** p for sigma in (top, low))
+        levels = torch.linspace(first, last, steps, dtype=torch.float64).pow(1 / p).tan()
         levels[0], levels[-1] = top, low  # without rounding
         return levels
 
-    @staticmethod
     def weights(
-        variance: Tensor, sigma: float, after: float, nodes: list[float], unit: float
+        self,
+        variance: Tensor,
+        after: float,
+        nodes: list[float],
+        *,
+        unit: float,
+        trust: float,
     ) -> list[Tensor]:
-        """Return the weights of the values at the nodes in a step from sigma to `after`, each `(..., d)`.
-
-            w_j = int L_j(v) dtheta / sqrt(c),    L_j the Lagrange basis of the nodes in v
-
-        They belong to the values `sqrt(c + sigma^2) axis . (D_G - D) / sigma`.
+        """Return the weights of the values `sqrt(c) f` in a correction and the step to `after`, `(..., d)`.
 
         - `variance` `(..., d)`: the eigenvalues c > 0.
-        - `nodes`: the levels of the values.
+        - `nodes`: the levels of the last values, at most `order`, from the newest on. The step starts at the
+          first of them.
         - `unit`: the unit of sigma in v.
+        - `trust`: the factor of the correction.
+        """
+        here, *before = nodes
+        weights = [torch.zeros_like(variance) for _ in nodes]
+        parts = [(1.0, here, after, nodes[: self.order - 1], 0)]
+        if before and trust:
+            parts += [(trust, before[0], here, nodes, 0), (-trust, before[0], here, before, 1)]
+        for factor, begin, end, through, first in parts:
+            for j, weight in enumerate(self.integrals(variance, begin, end, through, unit), start=first):
+                weights[j] += factor * weight
+        return weights
+
+    @staticmethod
+    def integrals(
+        variance: Tensor, sigma: float, after: float, nodes: list[float], unit: float
+    ) -> list[Tensor]:
+        """Return `int L_j(v) dtheta / sqrt(c)` from sigma to `after`, each `(..., d)`.
+
+        L_j is the Lagrange basis of the nodes in v.
+
+        The arguments are those of `weights`.
         """
         s, gauss = (a.to(variance) for a in _QUADRATURE)
         root = variance.sqrt()[..., None]
@@ -149,14 +187,14 @@ class AdamsBashforth:
         v = torch.asinh(root * q.sinh() / unit)
         measure = (end - begin) / (root * q.cosh()) * gauss / 2
         at = [math.asinh(node / unit) for node in nodes]
-        weights = []
+        integrals = []
         for j, here in enumerate(at):
             basis = torch.ones_like(v)
             for i, other in enumerate(at):
                 if i != j:
                     basis = basis * (v - other) / (here - other)
-            weights.append((measure * basis).sum(-1))
-        return weights
+            integrals.append((measure * basis).sum(-1))
+        return integrals
 
 
 @dataclass(frozen=True)
@@ -229,7 +267,7 @@ DORMAND_PRINCE = EmbeddedPair(
 """The pair of orders 5 and 4 of Dormand and Prince (1980, RK5(4)7M). It computes log-densities, with
 step sizes chosen for each point."""
 
-Solver: TypeAlias = RungeKutta | ExponentialMultistep | AdamsBashforth | ReverseSDE
+Solver: TypeAlias = RungeKutta | ExponentialMultistep | Adams | ReverseSDE
 """A method for sampling: one of the four kinds."""
 
 SOLVERS: dict[str, Solver] = {
@@ -243,7 +281,7 @@ SOLVERS: dict[str, Solver] = {
     ),
     "multistep2": ExponentialMultistep(order=2),
     "multistep3": ExponentialMultistep(order=3),
-    "adams-bashforth": AdamsBashforth(order=2),
+    "adams": Adams(order=3),
     "euler-maruyama": ReverseSDE(order=1),
     "predictor-corrector": ReverseSDE(order=1, corrections=1),
 }

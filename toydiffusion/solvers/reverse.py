@@ -19,7 +19,7 @@ from toydiffusion.errors import InputError, finite_number
 from toydiffusion.row_noise import RowNoise
 from toydiffusion.schedules import Schedule
 from toydiffusion.solvers.methods import (
-    AdamsBashforth,
+    Adams,
     ExponentialMultistep,
     ReverseSDE,
     RungeKutta,
@@ -45,7 +45,7 @@ def reverse(
 
     - `denoiser`: any denoiser.
     - `z` `(n, d)`: points at the first noise level.
-    - `levels` `(k + 1,)`: descending noise levels, > 0. The last one may be 0 with an Adams-Bashforth method.
+    - `levels` `(k + 1,)`: descending noise levels, > 0. The last one may be 0 with an Adams method.
       The other methods cannot step to the clean point: it is `denoiser` at the last level.
     - `solver`: the method.
     - `label` `(n,)`: class indices for the denoiser, or None (default).
@@ -57,7 +57,7 @@ def reverse(
     - `clock`: a schedule, to solve in its time t with `dsigma(t)` in the equations (see `Schedule`), as in
       Song et al. 2021. None (default): solve in sigma. The results agree to the order of the method.
       Multistep methods have a time of their own.
-    - `moments`: a law with the moments of the data and of its classes, for Adams-Bashforth methods. None
+    - `moments`: a law with the moments of the data and of its classes, for Adams methods. None
       (default): mean 0 and covariance I, those of standardised points. The closer it is to the data, the
       fewer steps suffice. The result does not depend on it in the limit.
 
@@ -65,7 +65,7 @@ def reverse(
     with a method that is not Runge-Kutta.
     """
     levels = levels.double()
-    to_zero = isinstance(solver, AdamsBashforth) and len(levels) > 1
+    to_zero = isinstance(solver, Adams) and len(levels) > 1
     positive = levels[:-1] if to_zero and float(levels[-1]) == 0 else levels
     if len(levels) < 1 or not bool((positive > 0).all()) or not bool((levels.diff() < 0).all()):
         raise InputError(f"noise levels must descend and stay above 0, got {levels.tolist()[:8]}")
@@ -89,10 +89,10 @@ def reverse(
             return _runge_kutta(denoise, z, levels.tolist(), solver, clock, churn, fresh)
         case ExponentialMultistep():
             return _multistep(denoise, z, levels.tolist(), solver)
-        case AdamsBashforth():
+        case Adams():
             law = Gaussian(torch.zeros(z.shape[1]), torch.eye(z.shape[1])) if moments is None else moments
             reference = Reference.of(law, z, label if moments is not None else None)
-            return _adams_bashforth(denoise, z, levels.tolist(), solver, reference)
+            return _adams(denoise, z, levels.tolist(), solver, reference)
         case ReverseSDE():
             return _reverse_sde(denoise, z, levels.tolist(), solver, clock, fresh)
 
@@ -147,11 +147,12 @@ def _multistep(
         yield z
 
 
-def _adams_bashforth(
-    denoise: _Denoise, z: Points, levels: list[float], method: AdamsBashforth, reference: Reference
+def _adams(
+    denoise: _Denoise, z: Points, levels: list[float], method: Adams, reference: Reference
 ) -> Iterator[Points]:
     yield z
-    unit = levels[-1] or levels[-2]
+    unit = 4 * (levels[-1] or levels[-2])
+    trust = 1 - 2 / max(len(levels) - 1, 2)
     # An axis without spread has no theta. A spread far below all levels does no harm.
     reference = reference.widened((1e-6 * unit) ** 2)
     y = reference.whitened(z, z.new_full((1,), levels[0]))
@@ -161,7 +162,8 @@ def _adams_bashforth(
         # Along the axes D_G is variance / spread y.
         departure = reference.variance * y - spread * reference.turned(denoise(z, sigma))
         past.appendleft((sigma, departure / sigma))
-        weights = method.weights(reference.variances, sigma, after, [node for node, _ in past], unit)
+        nodes = [node for node, _ in past]
+        weights = method.weights(reference.variances, after, nodes, unit=unit, trust=trust)
         for weight, (_, value) in zip(weights, past, strict=True):
             y = y + (weight if len(weight) == 1 else weight[reference.kind]) * value
         z = reference.points(y, z.new_full((1,), after))
@@ -224,10 +226,10 @@ def trajectory(
 
     - `start` `(n, d)`: points at `levels[0]`.
 
-    The other arguments are those of `reverse`. An Adams-Bashforth method takes a last step from the last
+    The other arguments are those of `reverse`. An Adams method takes a last step from the last
     level to 0. With the other methods the clean points are the denoised points of the last level.
     """
-    whole = isinstance(solver, AdamsBashforth)
+    whole = isinstance(solver, Adams)
     z = start
     for z in reverse(
         denoiser,
@@ -261,7 +263,7 @@ def sample(
     Row i depends only on the seed, on i, and on its label.
 
     - `denoiser`: any denoiser.
-    - `law`: the trajectories start from samples of this law, noised to `levels[0]`. Adams-Bashforth methods
+    - `law`: the trajectories start from samples of this law, noised to `levels[0]`. Adams methods
       use its moments.
     - `levels` `(k + 1,)`: descending noise levels, > 0.
     - `solver`: the method.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toydiffusion.errors import InputError, choice, finite_number, store, whole_number
 from toydiffusion.schedules import SCHEDULES, schedule
-from toydiffusion.solvers.methods import SOLVERS, AdamsBashforth, RungeKutta
+from toydiffusion.solvers.methods import SOLVERS, Adams, RungeKutta
 
 MOST_STEPS = 10**7
 """The most steps allowed. With more, float64 could not tell the noise levels apart."""
@@ -20,15 +20,15 @@ MOST_STEPS = 10**7
 class SampleConfig:
     """The settings of sampling.
 
-    - `steps`: the number of solver steps. With adams-bashforth, the default solver, each step is one
+    - `steps`: the number of solver steps. With adams, the default solver, each step is one
       evaluation of the network, and the last one ends at the clean point. With the other solvers the last
       step is the denoising at sigma_min, the lowest noise level.
     - `solver`: the method, a name in `solvers.SOLVERS`.
     - `schedule`: the spacing of the noise levels, a name in `schedules.SCHEDULES`. By default (None) it is
-      the solver's own: that of adams-bashforth depends on the number of steps, the others take exp.
+      the solver's own: that of adams depends on the number of steps, the others take exp.
     - `sigma_start`: the noise level to start from, in standard deviations of the standardised points. By
-      default (None) it is half the number of steps with adams-bashforth, and at least 1.5 with the others. It
-      is at most sigma_max, the highest level in training. Few steps are most useful at low noise.
+      default (None) it is three fifths of the number of steps with adams, and at least 1.5 with the others.
+      It is at most sigma_max, the highest level in training. Few steps are most useful at low noise.
     - `guidance`: the weight of classifier-free guidance in a model with labels. 1 is no guidance. Larger
       weights sharpen the classes. Slightly smaller weights fill the gaps that few training points leave
       between the classes.
@@ -38,7 +38,7 @@ class SampleConfig:
     """
 
     steps: int = 15
-    solver: str = "adams-bashforth"
+    solver: str = "adams"
     schedule: str | None = None
     sigma_start: float | None = None
     guidance: float = 1.0
@@ -63,9 +63,9 @@ class SampleConfig:
         The solver takes `steps - 1` steps between them. The last step leads from the last level to the clean
         point.
 
-        Without sigma_start, Adams-Bashforth methods start at half the number of steps, at most sigma_max. The
-        others start at sigma_max if the steps can reach sigma_min with a reduction by at most 40 % each. With
-        fewer steps they start at the highest level from which they can, but at least at 1.5.
+        Without sigma_start, Adams methods start at three fifths of the number of steps, at most sigma_max.
+        The others start at sigma_max if the steps can reach sigma_min with a reduction by at most 40 % each.
+        With fewer steps they start at the highest level from which they can, but at least at 1.5.
 
         Raises `InputError` if sigma_start is outside this range.
         """
@@ -77,12 +77,12 @@ class SampleConfig:
         method = SOLVERS[self.solver]
         if self.sigma_start is not None:
             top = self.sigma_start
-        elif isinstance(method, AdamsBashforth):
-            top = min(self.steps / 2, sigma_max)
+        elif isinstance(method, Adams):
+            top = min(0.6 * self.steps, sigma_max)
         else:
             cut = min((self.steps - 1) * math.log(1 / 0.6), math.log(sigma_max / sigma_min))
             top = min(max(sigma_min * math.exp(cut), 1.5), sigma_max)
-        if isinstance(method, AdamsBashforth) and self.schedule is None:
+        if isinstance(method, Adams) and self.schedule is None:
             return method.levels(self.steps, sigma_min, top)
         spacing = schedule(self.schedule or "exp", {"sigma_min": sigma_min, "sigma_max": top})
         if self.steps == 1:

@@ -189,12 +189,17 @@ def one_model(name: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def sharp(folder: Path) -> list[float]:
-    """Write the model of the square as earlier versions did, without softness; return what it denoises."""
+def earlier(folder: Path) -> list[float]:
+    """Write the model of the square as an earlier version did; return what it denoises.
+
+    Its edges had no softness, and its solver another name.
+    """
     archive = Archive.read(folder / "square.safetensors", "model")
     tensors = {name: t for name, t in archive.tensors.items() if name != "network.edge_softness"}
-    Archive(tensors, archive.metadata).write(folder / "sharp.safetensors", "model")
-    model = td.load(folder / "sharp.safetensors")
+    sampling = {**archive.metadata["sampling"], "solver": "adams-bashforth"}
+    path = folder / "earlier.safetensors"
+    Archive(tensors, {**archive.metadata, "sampling": sampling}).write(path, "model")
+    model = td.load(path)
     z = RowNoise(0, "golden").normal(0, 20, dim=2)
     return flat(model.denoiser(z, torch.logspace(-2, 1.3, 20, dtype=torch.float64)))
 
@@ -207,7 +212,7 @@ def golden(folder: Path) -> dict[str, Any]:
         "schedules": schedules(),
         "laws": laws(),
         "models": {name: one_model(name, folder) for name in MODELS},
-        "sharp": sharp(folder),
+        "earlier": earlier(folder),
     }
 
 

@@ -138,6 +138,8 @@ export function openModel(bytes: Uint8Array): Model {
   const sampling = settings("sampling settings", meta.sampling, {
     steps: 1, solver: "", schedule: null as string | null, sigma_start: null as number | null, guidance: 1, churn: 0,
   });
+  // Files of earlier versions name the default solver after its first half.
+  if (sampling.solver === "adams-bashforth") sampling.solver = "adams";
   const dim = tensors.get("standardizer.mean")?.shape[0] ?? 0;
   if (dim !== 2) {
     throw new FileError(

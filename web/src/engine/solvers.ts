@@ -17,18 +17,18 @@ interface Multistep {
   kind: "multistep";
   order: number;
 }
-interface AdamsBashforth {
-  kind: "adams-bashforth";
+interface Adams {
+  kind: "adams";
   order: number;
 }
 interface ReverseSDE {
   kind: "sde";
   corrections: number;
 }
-type Solver = RungeKutta | Multistep | AdamsBashforth | ReverseSDE;
+type Solver = RungeKutta | Multistep | Adams | ReverseSDE;
 
 export const SOLVERS: Record<string, Solver> = {
-  "adams-bashforth": { kind: "adams-bashforth", order: 2 },
+  adams: { kind: "adams", order: 3 },
   euler: { kind: "runge-kutta", a: [[]], b: [1], c: [0] },
   heun: { kind: "runge-kutta", a: [[], [1]], b: [0.5, 0.5], c: [0, 1] },
   rk4: {
@@ -55,7 +55,7 @@ export interface SampleConfig {
 
 export const SAMPLING: SampleConfig = {
   steps: 15,
-  solver: "adams-bashforth",
+  solver: "adams",
   schedule: null,
   sigma_start: null,
   guidance: 1,
@@ -64,20 +64,20 @@ export const SAMPLING: SampleConfig = {
 
 /** The noise levels, descending, without the last one, which is 0. */
 export function levelsOf(plan: SampleConfig, sigmaMin: number, sigmaMax: number): number[] {
-  const { steps } = plan, adams = SOLVERS[plan.solver]!.kind === "adams-bashforth";
+  const { steps } = plan, adams = SOLVERS[plan.solver]!.kind === "adams";
   let top: number;
   if (plan.sigma_start !== null) top = plan.sigma_start;
-  else if (adams) top = Math.min(steps / 2, sigmaMax);
+  else if (adams) top = Math.min(0.6 * steps, sigmaMax);
   else {
     const cut = Math.min((steps - 1) * Math.log(1 / 0.6), Math.log(sigmaMax / sigmaMin));
     top = Math.min(Math.max(sigmaMin * Math.exp(cut), 1.5), sigmaMax);
   }
   if (steps === 1) return [top];
   if (adams && plan.schedule === null) {
-    const low = Math.max(sigmaMin, Math.min(steps ** -1.5, top / 2));
-    const first = Math.atan(top) ** (2 / 3), last = Math.atan(low) ** (2 / 3);
+    const low = Math.max(sigmaMin, Math.min(steps ** (-5 / 3), top / 2));
+    const p = (1 + (3 / steps) ** 2) / 2, first = Math.atan(top) ** p, last = Math.atan(low) ** p;
     const levels = Array.from({ length: steps }, (_, i) =>
-      Math.tan(lerp(first, last, i / (steps - 1)) ** 1.5),
+      Math.tan(lerp(first, last, i / (steps - 1)) ** (1 / p)),
     );
     levels[0] = top;
     levels[steps - 1] = low;
@@ -111,8 +111,25 @@ export function freshNoise(seed: number, firstRow = 0): Fresh {
 
 const QUADRATURE = legendre(48);
 
-/** The weights of the values at the nodes in a step of Adams and Bashforth, along an axis of this variance. */
-function adamsWeights(variance: number, sigma: number, after: number, nodes: number[], unit: number): number[] {
+/** The weights of the last values in a correction and the step to `after`, along an axis of this variance. */
+function adamsWeights(
+  variance: number, after: number, nodes: number[], order: number, unit: number, trust: number,
+): number[] {
+  const [here, ...before] = nodes as [number, ...number[]];
+  const weights = adamsIntegrals(variance, here, after, nodes.slice(0, order - 1), unit);
+  while (weights.length < nodes.length) weights.push(0);
+  if (before.length > 0 && trust > 0) {
+    const corrected = adamsIntegrals(variance, before[0]!, here, nodes, unit);
+    const predicted = adamsIntegrals(variance, before[0]!, here, before, unit);
+    corrected.forEach((w, j) => (weights[j]! += trust * (w - (j > 0 ? predicted[j - 1]! : 0))));
+  }
+  return weights;
+}
+
+/** The integrals of the Lagrange basis of the nodes over a step, along an axis of this variance. */
+function adamsIntegrals(
+  variance: number, sigma: number, after: number, nodes: number[], unit: number,
+): number[] {
   const root = Math.sqrt(variance);
   const begin = Math.asinh(sigma / root), end = Math.asinh(after / root);
   const at = nodes.map((node) => Math.asinh(node / unit));
@@ -159,7 +176,7 @@ export interface Stage {
 /**
  * Yield the points (n, 2) at each noise level, and finally the clean points, at level 0.
  *
- * `law` holds the moments of the data, for Adams and Bashforth.
+ * `law` holds the moments of the data, for the method of Adams.
  */
 export function* trajectory(
   denoiser: Denoiser,
@@ -181,7 +198,7 @@ export function* trajectory(
   let z = start;
   const last = levels[levels.length - 1]!;
   switch (solver.kind) {
-    case "adams-bashforth":
+    case "adams":
       yield* adams(denoise, start, [...levels, 0], solver.order, Reference.of(law, label));
       return;
     case "runge-kutta": {
@@ -249,7 +266,8 @@ function* adams(
   denoise: (z: Float64Array, sigma: number) => Float64Array,
   start: Float64Array, levels: number[], order: number, whole: Reference,
 ): Generator<Stage> {
-  const unit = levels[levels.length - 1]! || levels[levels.length - 2]!, n = start.length / 2;
+  const unit = 4 * (levels[levels.length - 1]! || levels[levels.length - 2]!), n = start.length / 2;
+  const trust = 1 - 2 / Math.max(levels.length - 1, 2);
   const { kind, mean, axes, variance } = whole.widened((1e-6 * unit) ** 2).tables(n);
   const spreads = (sigma: number): Float64Array => variance.map((v) => Math.sqrt(v + sigma * sigma));
   const y = new Float64Array(2 * n);
@@ -271,7 +289,7 @@ function* adams(
     }
     past = [{ sigma, value }, ...past].slice(0, order);
     const nodes = past.map((one) => one.sigma);
-    const weights = [...variance].map((v) => adamsWeights(v, sigma, after, nodes, unit));
+    const weights = [...variance].map((v) => adamsWeights(v, after, nodes, order, unit, trust));
     past.forEach((one, j) => {
       const own = weights.map((w) => w[j]!);
       for (let i = 0; i < n; i++) {

@@ -12,7 +12,7 @@ export const LAWS: Record<string, string> = {
 };
 
 export const SOLVER_NAMES: Record<string, string> = {
-  "adams-bashforth": "Adams–Bashforth (ODE)",
+  adams: "Adams (ODE)",
   euler: "Euler (ODE)",
   heun: "Heun (ODE)",
   rk4: "Runge–Kutta 4 (ODE)",
