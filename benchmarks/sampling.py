@@ -38,6 +38,7 @@ from toydiffusion.distributions import (
     Circles,
     ConcentricSquares,
     Distribution,
+    GaussianMixture,
     Parallelogram,
     Spiral,
     Square,
@@ -49,19 +50,24 @@ from toydiffusion.types import Denoiser
 
 FEW = (3, 5, 8, 15, 30)
 MANY = (1, 2, 3, 5, 8, 10, 15, 30)
-TUNED = {
+TUNED: dict[str, Distribution] = {
     "square": Square(),
     "checkerboard": Checkerboard(),
     "mixture": MIXTURE,
     "moons": TwoMoons(),
-}
-"""The laws on which the levels of `AdamsBashforth` were chosen."""
-FRESH: dict[str, Distribution] = {
     "circles": Circles(),
     "spiral": Spiral(),
     "rotated square": Parallelogram.rotated_square(30.0),
     "line": ConcentricSquares(3, dim=1),
     "box in 3-D": Boxes([[0.0] * 3, [1.0, 1.0, 1.0]], [[1.0] * 3, [2.0, 3.0, 1.5]]),
+}
+"""The laws on which, exact or trained, the constants of `Adams` were chosen."""
+FRESH: dict[str, Distribution] = {
+    "eight in a ring": GaussianMixture(
+        [[math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)] for k in range(8)], [0.01 * torch.eye(2)] * 8
+    ),
+    "two boxes": Boxes([[0.0, 0.0], [3.0, 0.0]], [[1.0, 4.0], [4.0, 1.0]]),
+    "squares in 4-D": ConcentricSquares(2, dim=4),
 }
 """Laws that chose nothing."""
 

@@ -122,8 +122,8 @@ class Adams:
     def levels(steps: int, sigma_min: float, top: float) -> Tensor:
         """Return the levels of so many steps, `(steps,)`, descending from `top`. The last step ends at 0.
 
-        The lowest level is `steps^(-5/3)`, at least sigma_min: a few steps need no finer one, since the last
-        one ends at 0. With `theta = atan(sigma)` the levels are evenly spaced in `theta^p`,
+        The lowest level is `0.4 (steps - 1)^(-1.3)`, at least sigma_min: a few steps need no finer one, since
+        the last one ends at 0. With `theta = atan(sigma)` the levels are evenly spaced in `theta^p`,
 
             p = (1 + (3 / steps)^2) / 2,
 
@@ -131,11 +131,11 @@ class Adams:
         chosen on ten trained models and fourteen other cases (`benchmarks/README.md`).
 
         >>> [round(sigma, 3) for sigma in Adams.levels(4, 0.01, 2.0).tolist()]
-        [2.0, 0.883, 0.4, 0.099]
+        [2.0, 0.88, 0.397, 0.096]
         """
         if steps == 1:
             return torch.tensor([top], dtype=torch.float64)
-        low = max(sigma_min, min(steps ** (-5 / 3), top / 2))
+        low = max(sigma_min, min(0.4 * (steps - 1) ** -1.3, top / 2))
         p = (1 + (3 / steps) ** 2) / 2
         first, last = (math.atan(sigma) ** p for sigma in (top, low))
         levels = torch.linspace(first, last, steps, dtype=torch.float64).pow(1 / p).tan()

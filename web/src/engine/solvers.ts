@@ -74,7 +74,7 @@ export function levelsOf(plan: SampleConfig, sigmaMin: number, sigmaMax: number)
   }
   if (steps === 1) return [top];
   if (adams && plan.schedule === null) {
-    const low = Math.max(sigmaMin, Math.min(steps ** (-5 / 3), top / 2));
+    const low = Math.max(sigmaMin, Math.min(0.4 * (steps - 1) ** -1.3, top / 2));
     const p = (1 + (3 / steps) ** 2) / 2, first = Math.atan(top) ** p, last = Math.atan(low) ** p;
     const levels = Array.from({ length: steps }, (_, i) =>
       Math.tan(lerp(first, last, i / (steps - 1)) ** (1 / p)),
