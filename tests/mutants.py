@@ -103,15 +103,15 @@ MUTANTS = [
     Mutant(
         "a step of Adams' method not corrected",
         "solvers/methods.py",
-        "if before and trust:",
+        "if before and relaxation:",
         "if False:",
         f"{SOLVERS} -k 'predicted_and_corrected or declared_order'",
     ),
     Mutant(
         "a long step corrected in full",
         "solvers/reverse.py",
-        "trust = 1 - 2 / max(len(levels) - 1, 2)",
-        "trust = 1.0",
+        "relaxation = 1 - 2 / max(len(levels) - 1, 2)",
+        "relaxation = 1.0",
         f"{SOLVERS} -k 'predicted_and_corrected or come_nearest'",
     ),
     Mutant(

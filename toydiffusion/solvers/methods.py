@@ -149,7 +149,7 @@ class Adams:
         nodes: list[float],
         *,
         unit: float,
-        trust: float,
+        relaxation: float,
     ) -> list[Tensor]:
         """Return the weights of the values `sqrt(c) f` in a correction and the step to `after`, `(..., d)`.
 
@@ -157,13 +157,13 @@ class Adams:
         - `nodes`: the levels of the last values, at most `order`, from the newest on. The step starts at the
           first of them.
         - `unit`: the unit of sigma in v.
-        - `trust`: the factor of the correction.
+        - `relaxation`: the factor of the correction, `1 - 2 / k` above.
         """
         here, *before = nodes
         weights = [torch.zeros_like(variance) for _ in nodes]
         parts = [(1.0, here, after, nodes[: self.order - 1], 0)]
-        if before and trust:
-            parts += [(trust, before[0], here, nodes, 0), (-trust, before[0], here, before, 1)]
+        if before and relaxation:
+            parts += [(relaxation, before[0], here, nodes, 0), (-relaxation, before[0], here, before, 1)]
         for factor, begin, end, through, first in parts:
             for j, weight in enumerate(self.integrals(variance, begin, end, through, unit), start=first):
                 weights[j] += factor * weight

@@ -152,7 +152,7 @@ def _adams(
 ) -> Iterator[Points]:
     yield z
     unit = 4 * (levels[-1] or levels[-2])
-    trust = 1 - 2 / max(len(levels) - 1, 2)
+    relaxation = 1 - 2 / max(len(levels) - 1, 2)
     # An axis without spread has no theta. A spread far below all levels does no harm.
     reference = reference.widened((1e-6 * unit) ** 2)
     y = reference.whitened(z, z.new_full((1,), levels[0]))
@@ -163,7 +163,7 @@ def _adams(
         departure = reference.variance * y - spread * reference.turned(denoise(z, sigma))
         past.appendleft((sigma, departure / sigma))
         nodes = [node for node, _ in past]
-        weights = method.weights(reference.variances, after, nodes, unit=unit, trust=trust)
+        weights = method.weights(reference.variances, after, nodes, unit=unit, relaxation=relaxation)
         for weight, (_, value) in zip(weights, past, strict=True):
             y = y + (weight if len(weight) == 1 else weight[reference.kind]) * value
         z = reference.points(y, z.new_full((1,), after))

@@ -113,15 +113,15 @@ const QUADRATURE = legendre(48);
 
 /** The weights of the last values in a correction and the step to `after`, along an axis of this variance. */
 function adamsWeights(
-  variance: number, after: number, nodes: number[], order: number, unit: number, trust: number,
+  variance: number, after: number, nodes: number[], order: number, unit: number, relaxation: number,
 ): number[] {
   const [here, ...before] = nodes as [number, ...number[]];
   const weights = adamsIntegrals(variance, here, after, nodes.slice(0, order - 1), unit);
   while (weights.length < nodes.length) weights.push(0);
-  if (before.length > 0 && trust > 0) {
+  if (before.length > 0 && relaxation > 0) {
     const corrected = adamsIntegrals(variance, before[0]!, here, nodes, unit);
     const predicted = adamsIntegrals(variance, before[0]!, here, before, unit);
-    corrected.forEach((w, j) => (weights[j]! += trust * (w - (j > 0 ? predicted[j - 1]! : 0))));
+    corrected.forEach((w, j) => (weights[j]! += relaxation * (w - (j > 0 ? predicted[j - 1]! : 0))));
   }
   return weights;
 }
@@ -267,7 +267,7 @@ function* adams(
   start: Float64Array, levels: number[], order: number, whole: Reference,
 ): Generator<Stage> {
   const unit = 4 * (levels[levels.length - 1]! || levels[levels.length - 2]!), n = start.length / 2;
-  const trust = 1 - 2 / Math.max(levels.length - 1, 2);
+  const relaxation = 1 - 2 / Math.max(levels.length - 1, 2);
   const { kind, mean, axes, variance } = whole.widened((1e-6 * unit) ** 2).tables(n);
   const spreads = (sigma: number): Float64Array => variance.map((v) => Math.sqrt(v + sigma * sigma));
   const y = new Float64Array(2 * n);
@@ -289,7 +289,7 @@ function* adams(
     }
     past = [{ sigma, value }, ...past].slice(0, order);
     const nodes = past.map((one) => one.sigma);
-    const weights = [...variance].map((v) => adamsWeights(v, after, nodes, order, unit, trust));
+    const weights = [...variance].map((v) => adamsWeights(v, after, nodes, order, unit, relaxation));
     past.forEach((one, j) => {
       const own = weights.map((w) => w[j]!);
       for (let i = 0; i < n; i++) {
